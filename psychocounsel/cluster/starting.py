@@ -20,6 +20,7 @@ from psychocounsel.reward.sections import local_models
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.manifest import check_can_go_on
 from psychocounsel.rundir.owner import refuse_if_owned
+from psychocounsel.rundir.paths import SubmissionHome, SweepDir
 from psychocounsel.rundir.results import put_back
 from psychocounsel.rundir.run_config import has_config, read_config, read_section
 from psychocounsel.rundir.sweep import add_to_table, is_sweep, remove_from_table, runs_of
@@ -188,6 +189,7 @@ def _removed_on_failure(jobs: list[Job]) -> Iterator[None]:
     times = _times_submitted(resumed)
     sweep = Path(jobs[0].config.sweep_dir) if jobs[0].config.sweep_dir else None
     was_sweep = sweep is not None and is_sweep(sweep)
+    had_submissions = sweep is not None and SubmissionHome(sweep).submissions.exists()
     listed = {run.run_dir for run in runs_of(sweep)} if sweep and was_sweep else set[Path]()
     parents = sorted({path for job in new for path in job.run_dir.parents if not path.exists()}, reverse=True)
     try:
@@ -207,8 +209,12 @@ def _removed_on_failure(jobs: list[Job]) -> Iterator[None]:
         with contextlib.suppress(OSError, UserError):
             if sweep and is_sweep(sweep):
                 remove_from_table(sweep, [run_dir for run_dir in gone if run_dir not in listed])
-            if sweep and not was_sweep and not any(map(has_config, sweep.iterdir())):  # no other command has runs in it
-                shutil.rmtree(sweep)
+            if sweep and not was_sweep and not (is_sweep(sweep) and runs_of(sweep)):  # no other command has runs in it
+                for file in (SweepDir(sweep).table, SweepDir(sweep).multirun):
+                    file.unlink(missing_ok=True)
+                if not had_submissions:
+                    shutil.rmtree(SubmissionHome(sweep).submissions, ignore_errors=True)
+                sweep.rmdir()  # fails if the folder holds anything else
         for path in parents:
             with contextlib.suppress(OSError):
                 path.rmdir()  # succeeds only if the folder is empty

@@ -107,10 +107,9 @@ class LoopState:
         self.unimproved = self.unimproved + 1 if waits else 0
         if not eligible or np.isnan(evaluation[metric]):
             return False
+        value, best = evaluation[metric], self.best.get(metric, np.nan)  # earlier versions kept a NaN as the best
         smaller = smaller_is_better(metric, mode)
-        if self.best and not (
-            evaluation[metric] < self.best[metric] if smaller else evaluation[metric] > self.best[metric]
-        ):
+        if not np.isnan(best) and not (value < best if smaller else value > best):
             return False
         self.best, self.unimproved = {"step": self.step, **evaluation}, 0
         return True

@@ -212,7 +212,9 @@ class Trainer:
             raise
         self.progress.close()
         if not self.state.best or self.world.any(self.run.is_main and not (self.run.files.model).exists()):
-            if not self.state.best and any(name.startswith("guard/") for name in self.state.last):
+            if not self.state.best and any(
+                value for name, value in self.state.last.items() if name.startswith("guard/")
+            ):
                 self.run.say("every evaluation exceeded a limit of guard: model/ holds the last weights")
             self._export({})
             self._settle(wait=True)

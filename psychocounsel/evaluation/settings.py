@@ -1,6 +1,7 @@
 """The keys of `psychocounsel evaluate`: the sections that each evaluation reads, and the keys of evaluations with replies."""
 
 import contextlib
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -110,7 +111,7 @@ def _absolute(value: Any) -> Any:
         return {name: _absolute(each) if name in ("path", "criteria") else each for name, each in value.items()}
     with contextlib.suppress(OSError):  # the text is too long for a path
         if isinstance(value, str) and value and expanded(value).exists():
-            return str(expanded(value).resolve())
+            return os.path.abspath(expanded(value))  # a link keeps its name, which names its figures
     return value
 
 

@@ -67,9 +67,9 @@ def bases_of(file: Path) -> list[Path]:
     """Return the files of the same folder that the defaults of a choice's file name; none if it cannot be read."""
     try:
         defaults = yaml.safe_load(file.read_text())["defaults"]
+        named = [base for base in defaults if isinstance(base, str) and "/" not in base and base != "_self_"]
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return []
-    named = [base for base in defaults if isinstance(base, str) and "/" not in base and base != "_self_"]
     return [file.with_name(f"{base}.yaml") for base in named]
 
 

@@ -82,6 +82,13 @@ def test_a_command_that_fails_leaves_the_runs_that_another_has_begun_in_its_swee
     assert not failed_in(tmp_path / "alone", UserError("refused by SLURM")).parent.exists()
 
 
+def test_a_command_that_fails_keeps_what_its_new_sweep_folder_held(tmp_path: Path) -> None:
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "study.yaml").write_text("")
+    failed_in(tmp_path, UserError("refused by SLURM"))
+    assert [path.name for path in tmp_path.rglob("*")] == ["study", "study.yaml"], "no table makes it a sweep"
+
+
 def test_a_command_that_is_stopped_while_another_submits_removes_nothing(tmp_path: Path) -> None:
     (tmp_path / "sweep").mkdir()
     with held(SubmissionHome(tmp_path / "sweep").lock):

@@ -115,6 +115,8 @@ def test_a_metric_that_is_no_number_is_never_the_best() -> None:
     for state.step, score in [(1, np.nan), (2, 0.2), (3, np.nan), (4, 0.1)]:
         found.append(state.note({"eval/reward_safety": score}, "eval/reward_safety", "auto"))
     assert found == [False, True, False, False] and state.best["step"] == 2 and state.unimproved == 2
+    earlier = LoopState(step=2, best={"step": 1, "eval/loss": np.nan})  # as earlier versions kept it
+    assert earlier.note({"eval/loss": 0.2}, "eval/loss", "auto")
 
 
 def test_an_end_of_an_interval_that_is_missing_is_explained() -> None:

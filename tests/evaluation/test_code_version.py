@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig
 
+from psychocounsel.evaluation.best_of.settings import BestOf
 from psychocounsel.evaluation.external.settings import External
 from psychocounsel.evaluation.gate.settings import GateEvaluation
 from psychocounsel.evaluation.health.settings import HealthEvaluation
@@ -98,7 +99,7 @@ def test_another_text_in_the_crisis_set_is_another_source_of_the_replies(monkeyp
 
 
 @pytest.mark.parametrize(
-    "evaluation", [WinRate, HealthEvaluation, External, SafetyEvaluation, SessionEvaluation, GateEvaluation]
+    "evaluation", [WinRate, BestOf, HealthEvaluation, External, SafetyEvaluation, SessionEvaluation, GateEvaluation]
 )
 def test_what_computes_figures_is_named(evaluation: type[SteppedEvaluation]) -> None:
     """`Course.code` covers every module that a step of figures imports, directly or indirectly, within the rooms that compute.

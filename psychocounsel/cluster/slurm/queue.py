@@ -138,7 +138,7 @@ def submit(script: Path, *arguments: str) -> str:
     except UserError as error:
         raise UserError(f"{error}{_advice(str(error))}") from error
     # A site's wrapper may print further lines, or leave --parsable out.
-    if not (ids := re.findall(r"^(?:Submitted batch job )?(\d+)(?:;\S*)?\s*$", printed, re.MULTILINE)):
+    if not (ids := re.findall(r"^(?:Submitted batch job )?(\d+)(?:;\S*| on cluster \S+)?\s*$", printed, re.MULTILINE)):
         raise UserError(
             f"sbatch printed no job id for {script}: is it a wrapper of your site that prints something else?"
         )

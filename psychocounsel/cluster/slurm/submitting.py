@@ -27,7 +27,7 @@ from psychocounsel.cluster.slurm.partition_offer import mixture_warning, refuse_
 from psychocounsel.cluster.slurm.queue import QueuedRun, queued_runs
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.shortages import disk_warning, warnings_of
-from psychocounsel.errors import CONTINUE_LATER, DONE, UserError, worst
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, UserError, worst
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import AnnotationDir
@@ -70,7 +70,8 @@ def _after_sweep(sweep: Path, tasks: Sequence[Sequence[int]]) -> str:
     indices = {run.run_dir: run.index for run in runs_of(sweep)}
     records = {id(queued_run.record): queued_run.record for queued_run in waiting.values()}
     for record in records.values() if len(records) == 1 else ():
-        if record.is_array and [[indices.get(run) for run in task] for task in record.tasks] == [*map(list, tasks)]:
+        alike = [[indices.get(run) for run in task] for task in record.tasks] == [*map(list, tasks)]
+        if record.is_array and alike and _is_whole(record, waiting, queued):
             return f"aftercorr:{record.jobs[-1]}"
     return _afterok(waiting, queued)
 
@@ -95,17 +96,25 @@ def _waiting(queued: Mapping[Path, QueuedRun], parent: Path, place: Path) -> dic
     return waiting
 
 
+def _is_whole(record: Record, waiting: Mapping[Path, QueuedRun], awaited: Mapping[Path, QueuedRun]) -> bool:
+    """Return False if a run of the array is not awaited, or finished elsewhere after its own task may have failed."""
+
+    def ends_well(run: Path) -> bool:
+        queued_run = awaited.get(run)
+        if queued_run is None or queued_run.record is not record:
+            return False
+        return run in waiting or queued_run.task is None or queued_run.task.state == "COMPLETED"
+
+    return all(ends_well(run) for task in record.tasks for run in task)
+
+
 def _afterok(waiting: Mapping[Path, QueuedRun], awaited: Mapping[Path, QueuedRun]) -> str:
     """Return the dependency on all unfinished runs, `waiting`, of `awaited`.
 
-    An array is named as one job if all its runs are awaited, and none was submitted again after its own task had failed.
+    An array is named as one job if all its runs are awaited and can still end well in it.
     """
-
-    def is_whole(record: Record) -> bool:
-        return all(run in awaited and awaited[run].record is record for task in record.tasks for run in task)
-
     records = {id(queued_run.record): queued_run.record for queued_run in waiting.values()}
-    wholes = {number for number, record in records.items() if is_whole(record)}
+    wholes = {number for number, record in records.items() if _is_whole(record, waiting, awaited)}
     names = dict.fromkeys(
         queued_run.record.jobs[-1] if id(queued_run.record) in wholes else queued_run.record.task_name(queued_run.index)
         for queued_run in waiting.values()
@@ -307,10 +316,17 @@ def wait(jobs: Sequence[Job], *places: Path) -> Submission:
             time.sleep(_POLL_SECONDS)
     except KeyboardInterrupt:
         return Submission(CONTINUE_LATER, [None] * len(jobs))
-    return Submission(worst(_exit_code(job.run_dir) for job in jobs), [job.objective for job in jobs])
+    return Submission(worst(_ending(job.run_dir) for job in jobs), [job.objective for job in jobs])
 
 
-def _exit_code(run_dir: Path) -> int:
-    """Return the exit code of an ended run: that of its last attempt, or 1 if it recorded none."""
-    tried = attempts(run_dir)
-    return DONE if is_finished(run_dir) else (tried and tried[-1].get("code")) or 1
+def _ending(run_dir: Path) -> int:
+    """Return the exit code of an ended run, that of its last attempt, or 1 if it recorded none; prints the cause of a failure."""
+    if is_finished(run_dir):
+        return DONE
+    last = (attempts(run_dir) or [{}])[-1]
+    code = int(last.get("code") or 1)
+    mark = "" if code in (GATE_NO, GATE_UNDECIDED, CONTINUE_LATER) else "error: "
+    print(
+        f"{mark}{run_dir}: {last.get('reason') or 'ended unfinished'} (exit code {code})", file=sys.stderr, flush=True
+    )
+    return code

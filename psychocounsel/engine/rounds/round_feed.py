@@ -185,7 +185,8 @@ class Shards:
         }
         if self.run.is_main:
             known = read_json(files.plan) or {}
-            if {**known, "shard_prompts": size} == plan:
+            begun = known == plan or any(files.path.glob("shard-*"))
+            if begun and {**known, "shard_prompts": size} == plan:
                 plan = known
             else:
                 shutil.rmtree(files.path, ignore_errors=True)

@@ -37,7 +37,12 @@ def divergence_bound(n: int) -> float:
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """Compute the win rates from picks.parquet and verdicts.parquet, write figures.json and print the table."""
     # A first reply that is picked ties on every speech, so speeches that no judge compares must be left out for all picks.
-    compared = verdicts_step.speech_rows(context)
+    judging = verdicts_step.judging_of(context)
+    compared = {
+        name
+        for name, speech in verdicts_step.speech_rows(context).items()
+        if not all(judging.barred(judge, speech) for judge in judging.judges)
+    }
     clients = clients_of(rows_of(context.files.speeches, ["speech", "messages"]))
     models: dict[str, list[dict[str, Any]]] = {}
     for (name, n), of_speeches in _values(context.files).items():

@@ -64,7 +64,12 @@ class BestOf(ComparingEvaluation):
         sources=source_marks,
         redone=("picks", "figures"),
         answering=("contestants", "judge"),
-        code={"figures": ("evaluation/best_of/*.py", *COMPUTED_BY)},
+        code={
+            "figures": (
+                *("evaluation/best_of/*.py", "evaluation/winrate/*.py", "evaluation/health/*.py"),
+                *("evaluation/judging/*.py", *COMPUTED_BY),
+            )
+        },
     )
 
     name: str = "best_of"

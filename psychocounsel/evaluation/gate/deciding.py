@@ -443,7 +443,9 @@ def _held(bounds: Bounds | None, limit: float | None) -> Row:
 
 
 def held_health(figures: Mapping[str, Row], limits: Mapping[str, float | None]) -> dict[str, Row]:
-    """Return exact one-sided bounds over speeches and a verdict for each health figure that has a limit.
+    """Return one-sided bounds and a verdict for each health figure that has a limit.
+
+    The bounds are exact if clients have equally many speeches.
 
     `figures`: result of `health.figures.means`; `mean` is the mean over speeches, and `prompts` or `clients` the number of
     independent ones.

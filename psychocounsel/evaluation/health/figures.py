@@ -122,7 +122,7 @@ def compare(
 
     The verdict is `unclear` if the interval includes 0; otherwise `better` or
     `worse`, or `differs` for a figure without a better direction. Intervals are 95 % intervals over
-    clients, without a correction for the number of figures. If all differences of a share are equal, the interval
+    clients, without a correction for the number of figures. If all clients have the same difference of a share, the interval
     would have no width; the interval then has the bounds of paired shares (`difference_upper`), 97.5 % each. Other figures
     have no interval if all differences are 0.
     """
@@ -136,9 +136,10 @@ def compare(
         (mine_mean, *_), (base_mean, *_), (difference, low, high) = _interval(
             columns, clusters, (figure.share, figure.share, False)
         )
-        if difference is not None and low is not None and np.ptp(columns[:, 2]) < EQUAL:
+        by_client = np.bincount(clusters, columns[:, 2]) / np.bincount(clusters)
+        if difference is not None and low is not None and np.ptp(by_client) < EQUAL:
             if figure.share:
-                low, high = _paired_bounds(difference, len({*clusters.tolist()}))
+                low, high = _paired_bounds(difference, len(by_client))
             elif abs(difference) < EQUAL:
                 low = high = None
         differences[name] = PairedDifference(

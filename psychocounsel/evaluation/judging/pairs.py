@@ -313,12 +313,16 @@ class Judging:
                     yield from (JudgeCall(pair, judge, order, outcome=EMPTY) for order in orders)
                 elif pair.first["text"] == pair.second["text"]:
                     yield from (JudgeCall(pair, judge, order, outcome=EQUAL) for order in orders)
-                elif judge.language not in (None, pair.speech.get("language")):
-                    yield from (JudgeCall(pair, judge, order, outcome=OTHER_LANGUAGE) for order in orders)
-                elif not may_see(judge, pair.speech["crisis"], self.crisis_to_third_parties):
-                    yield from (JudgeCall(pair, judge, order, outcome=WITHHELD) for order in orders)
+                elif outcome := self.barred(judge, pair.speech):
+                    yield from (JudgeCall(pair, judge, order, outcome=outcome) for order in orders)
                 else:
                     yield from (JudgeCall(pair, judge, order, self._ask(pair, judge, order)) for order in orders)
+
+    def barred(self, judge: LanguageModel, speech: Row) -> str:
+        """Return the outcome of all calls about a speech that the judge is not asked about; "" if it is asked."""
+        if judge.language not in (None, speech.get("language")):
+            return OTHER_LANGUAGE
+        return "" if may_see(judge, speech["crisis"], self.crisis_to_third_parties) else WITHHELD
 
     def row(self, call: JudgeCall, answers: Answers, retries: int) -> Row:
         """Return the row of one of the `calls`, from the journal's answers. `retries`: as they were bought."""

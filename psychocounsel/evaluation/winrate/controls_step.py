@@ -156,8 +156,9 @@ def _known(config: DictConfig, judging: Judging, pairs: Sequence[ReplyPair]) -> 
     known: dict[str, list[Row]] = {}
     for judge in judging.judges:
         with contextlib.suppress(UserError):  # missing or damaged
-            rows = rows_of(_file(config, judging, judge, pairs), SCHEMA.names)
-            known[judge.name] = [{**row, "judge": judge.name} for row in rows]
+            rows = [*rows_of(_file(config, judging, judge, pairs), SCHEMA.names)]
+            if all(row["outcome"] != WITHHELD for row in rows):  # earlier versions stored such rows
+                known[judge.name] = [{**row, "judge": judge.name} for row in rows]
     return known
 
 

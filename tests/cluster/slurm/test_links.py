@@ -1,6 +1,7 @@
 """Arrays and dependencies of a study's jobs are compared with their meaning for SLURM. No SLURM runs."""
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -171,6 +172,13 @@ def test_an_array_with_a_failed_run_that_was_submitted_again_is_named_by_its_oth
     assert submitting.dependency([str(sweep)], [[0]]) == expected
     assert submitting.dependency([str(a), str(b), str(c)], [[0]]) == expected
     assert submitting.dependency([str(b)], [[0]]) == "afterok:7_1"
+    write_summary(a, "finished")
+    each = [[0], [1], [2]]
+    assert submitting.dependency([str(sweep)], each) == "afterok:7_1:7_2", "aftercorr:7 would cancel the first"
+    elsewhere = queued(record("7", a, b, c))  # finished on another cluster after its task had failed
+    elsewhere[a] = replace(elsewhere[a], task=Task("7", 0, "FAILED", "", ""))
+    monkeypatch.setattr(submitting, "queued_runs", lambda place: elsewhere)
+    assert submitting.dependency([str(sweep)], each) == "afterok:7_1:7_2"
 
 
 def test_a_wait_survives_a_restart_of_slurms_controller(
@@ -197,7 +205,9 @@ def test_a_wait_survives_a_restart_of_slurms_controller(
     assert capsys.readouterr().err.count("squeue gave no answer; still waiting") == 1
 
 
-def test_a_wait_ends_with_the_exit_code_of_the_runs(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_ends_with_the_exit_code_of_the_runs(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(submitting, "queued_runs", lambda *places: {})
     config = check(compose(["cluster=slurm"]))
     jobs = [Job(TRAIN, config, sweep / name) for name in "abc"]
@@ -205,11 +215,16 @@ def test_a_wait_ends_with_the_exit_code_of_the_runs(sweep: Path, monkeypatch: py
     def ended(run: Path, code: int) -> None:
         attempt = RunDir(run).attempt(1)
         attempt.path.mkdir(parents=True)
-        note_attempt(attempt, code=code, verdict="failed")
+        note_attempt(attempt, code=code, verdict="failed", reason="node1 was lost")
 
     write_summary(sweep / "a", "finished", metrics={})
     ended(sweep / "b", GATE_UNDECIDED)
     assert submitting.wait(jobs[:2], sweep).exit_code == GATE_UNDECIDED
     assert submitting.wait(jobs, sweep).exit_code == 1, "the third never started"
+    said = capsys.readouterr().err.splitlines()
+    assert said[-2:] == [
+        f"{sweep / 'b'}: node1 was lost (exit code 4)",
+        f"error: {sweep / 'c'}: ended unfinished (exit code 1)",
+    ]
     ended(sweep / "c", GATE_NO)
     assert submitting.wait(jobs, sweep).exit_code == GATE_NO

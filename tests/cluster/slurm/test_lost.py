@@ -124,7 +124,16 @@ def test_cancelling_a_run_names_the_runs_that_share_its_job(
     assert capsys.readouterr().out == "with them, because they share jobs (cluster.runs_per_job): a\n"
 
 
-@pytest.mark.parametrize("printed", ["12", "12;cluster", "-- verified --\nSubmitted batch job 12\nThank you", "12\n"])
+@pytest.mark.parametrize(
+    "printed",
+    [
+        "12",
+        "12;cluster",
+        "Submitted batch job 12 on cluster c1",
+        "-- verified --\nSubmitted batch job 12\nThank you",
+        "12\n",
+    ],
+)
 def test_the_number_of_a_job_is_found_among_the_lines_of_a_sites_wrapper(
     printed: str, tmp_path: Path, queue: Path
 ) -> None:

@@ -87,6 +87,9 @@ def test_equal_turns_of_a_session_promise_no_more_than_one_of_them() -> None:
     assert means(never, clients=clients)["loop"]["high"] == pytest.approx(1 - 0.025 ** (1 / 20))
     held = held_health(means(never, clients=clients), {"loop": 0.02})["loop"]
     assert (held["clusters"], held["verdict"]) == (20, "undecided"), "100 clients would be needed, not 100 turns"
+    unlike = {(n, turn): [health(loop=float(turn == n))] for n in range(2) for turn in range(2)}
+    alike = compare(unlike, {turn: [health(loop=0.0)] for turn in unlike}, clients={turn: turn[0] for turn in unlike})
+    assert alike["loop"]["verdict"] == "unclear", "two clients with the same mean difference are too few for a verdict"
     one = means({turn: turns[turn] for turn in turns if turn[0] == 0}, clients=clients)["loop"]
     assert one["low"] is None, "one client has no spread, however many turns"
 
