@@ -127,7 +127,7 @@ def line(row: dict[str, Any]) -> str:
 
 
 def markdown(report: dict[str, Any]) -> str:
-    """Return a sentence about the machine, and a table with a row for each check."""
+    """Return one sentence that describes the machine, and a table with one row for each check."""
     lines = [
         f"{report['date'][:10]}: {heading(report)}.",
         "",

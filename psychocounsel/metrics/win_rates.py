@@ -241,7 +241,7 @@ def _over_seeds(judged_rows: Verdicts) -> tuple[float, float]:
     return crossed_interval(judged_rows.scores(), weights, levels)
 
 
-# Sign-flip test of a win rate against 1/2, over clients, adjusted for the number of comparisons in a table.
+# The sign-flip test asks whether a win rate is 1/2. Its units are clients; p-values are adjusted for the comparisons of a table.
 
 _EXACT = 14  # clients that are not ties; 2^14 = 16,384 patterns of signs
 _FLIPS = 10_000
@@ -256,7 +256,9 @@ class Tested:
 
 
 def cluster_scores(deviations: np.ndarray, clusters: np.ndarray) -> np.ndarray:
-    """Return a score from 0 to 1 of each cluster for `sign_flip`: 1/2 plus a fixed multiple of the sum of its deviations.
+    """Return one score from 0 to 1 for each cluster, as `sign_flip` needs it.
+
+    A score is 1/2 plus the sum of the cluster's deviations, divided by the size of the largest cluster.
 
     `deviations`: float[n], from -1/2 to 1/2. `clusters`: int[n].
     """

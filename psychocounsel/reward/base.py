@@ -130,7 +130,7 @@ class RewardSettings(GroupSettings):
 
 
 def open_scorer(settings: RewardSettings, device: torch.device | None = None) -> Scorer:
-    """Return the result of `settings.open`; without a `device`, on a GPU if one is available.
+    """Open the scorer of `settings`. Without `device` it runs on the GPU if there is one, otherwise on the CPU.
 
     Raises:
         UserError: as `open` does, or if the result is not a Scorer.

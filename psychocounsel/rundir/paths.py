@@ -34,7 +34,7 @@ class AttemptDir:
         return self.path / f"rank-{rank}-engine.log"
 
     def output_names(self) -> list[str]:
-        """Return the names of the existing logs and outputs."""
+        """Return the names of the log and output files that exist."""
         return sorted(path.name for path in self.path.glob("rank-*"))
 
 
@@ -155,7 +155,7 @@ class ReviewDir:
 
     @classmethod
     def of(cls, data: Path) -> "ReviewDir":
-        """Return the default folder of a review of the folder or file `data`."""
+        """Return the review directory of the folder or file `data`, used if the user names none."""
         return cls((data if data.is_dir() else data.parent) / "review")
 
     def consent(self, version: str) -> Path:

@@ -169,7 +169,7 @@ def _keep(
     known: Mapping[str, Sequence[Row]],
     rows: Sequence[Row],
 ) -> None:
-    """Store the verdicts on controls of each judge that was asked about all of them and answered."""
+    """Write a judge's verdicts on controls to the cache if the judge was asked about all controls and always answered."""
     for judge in judging.judges:
         own = [row for row in rows if row["judge"] == judge.name and row["first_setting"].startswith(f"{CONTROL} ")]
         if not own or judge.name in known or any(row["outcome"] in (FAILED, WITHHELD) for row in own):
