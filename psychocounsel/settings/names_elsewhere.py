@@ -3,6 +3,8 @@
 The names are options of TRL, OpenRLHF, LLaMA-Factory and axolotl.
 """
 
+import difflib
+
 # Our key: its names elsewhere. A name that several keys have means the first of them that the command has.
 _NAMES = {
     "global_batch_size": "batch batch_size bs train_batch_size per_device_train_batch_size per_gpu_train_batch_size",
@@ -72,9 +74,13 @@ _CHOICES = {
 def our_names(key: str) -> list[str]:
     """Return our keys for an option `--some-name` or a key of another trainer, the likeliest first; none if it is unknown.
 
-    A part before a dot does not count: `algo.learning_rate` and `training.learning_rate` are both `algo.lr`.
+    A part before a dot does not count: `algo.learning_rate` and `training.learning_rate` are both `algo.lr`. Nor does a slip of
+    the pen in a long name: `lerning_rate`.
     """
     name = key.lstrip("-").replace("-", "_").lower().rpartition(".")[2]
+    known = {other for names in _NAMES.values() for other in names.split()}
+    if name not in known:
+        name = next(iter(difflib.get_close_matches(name, known, 1, 0.9)), name)
     return [ours for ours, names in _NAMES.items() if name in names.split()]
 
 
