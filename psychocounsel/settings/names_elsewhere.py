@@ -70,6 +70,8 @@ _CHOICES = {
     "rollout=sglang": "rollout=vllm",
 }
 
+_LONG = 10  # letters of a name in which one slip cannot make another word
+
 
 def our_names(key: str) -> list[str]:
     """Return our keys for an option `--some-name` or a key of another trainer, the likeliest first; none if it is unknown.
@@ -79,7 +81,7 @@ def our_names(key: str) -> list[str]:
     """
     name = key.lstrip("-").replace("-", "_").lower().rpartition(".")[2]
     known = {other for names in _NAMES.values() for other in names.split()}
-    if name not in known:
+    if name not in known and len(name) >= _LONG:
         name = next(iter(difflib.get_close_matches(name, known, 1, 0.9)), name)
     return [ours for ours, names in _NAMES.items() if name in names.split()]
 
