@@ -87,15 +87,6 @@ ROWS = (
         is_target=True,
     ),
     Row(
-        "mfu_1b_liger",
-        "the same as mfu_1b with kernels=liger",
-        "full_size:mfu_1b_liger",
-        "50 %",
-        180,
-        packages=("liger_kernel",),
-        is_target=True,
-    ),
-    Row(
         "offload",
         "PPO with rollout.offload_idle, against the same steps without it",
         "training_equality:offload",

@@ -32,18 +32,14 @@ def mfu_1b(folder: Path, data: Path) -> Verdict:
     return mfu(make_bench(folder, data, _1B))
 
 
-def mfu_1b_liger(folder: Path, data: Path) -> Verdict:
-    return mfu(make_bench(folder, data, _1B), **{"model.kernels": "liger"})
-
-
 def mfu_8b_wide(folder: Path, data: Path) -> Verdict:
     return mfu(make_bench(folder, data, _WIDE))
 
 
-def mfu(bench: Bench, **more: Any) -> Verdict:
-    """Measure MFU of DPO in bf16 at ZeRO-1 on one GPU, without the warm-up steps. `more` are overrides."""
+def mfu(bench: Bench) -> Verdict:
+    """Measure MFU of DPO in bf16 at ZeRO-1 on one GPU, without the warm-up steps."""
     tokens = bench.sizes.mfu_micro_batch_tokens
-    run_ours(bench, "dpo", "mfu", model="large", max_steps=5, zero=1, micro_batch_tokens=tokens, **more)
+    run_ours(bench, "dpo", "mfu", model="large", max_steps=5, zero=1, micro_batch_tokens=tokens)
     steps = step_lines(bench.last / "run")[_WARM_UP:]
     value = sum(step["mfu"] for step in steps) / len(steps)
     rate, peak = steps[-1]["tokens_per_second"], steps[-1]["peak_memory_gb"]

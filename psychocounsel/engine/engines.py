@@ -78,7 +78,7 @@ def build_critic(config: DictConfig, algorithm: Algorithm, world: World, tokeniz
                 "use algo.critic=policy"
             )
         lm, name = load_trained_reward_lm(config.reward, dtype, where, zero3), config.reward.path
-        lm = ready_to_train(lm, config.model)
+        lm = ready_to_train(lm, config.model, where)
     else:
         lm, name = load_reward_lm(config.model, dtype, zero3, tokenizer.pad_token_id, where), config.model.path
         for parameter in getattr(lm, HEAD).parameters():

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import version
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -98,7 +99,7 @@ def reference_identity(config: DictConfig, weights: str, device: torch.device) -
     """
     dtype, quantise = model_dtype(config.model, device), config.model.quantise
     libraries = ["torch", "transformers", *(["bitsandbytes"] if quantise else [])]
-    libraries += ["liger-kernel"] if config.model.kernels == "liger" else []
+    libraries += ["liger-kernel"] if config.model.kernels != "plain" and find_spec("liger_kernel") else []
     return {
         "weights": weights,
         "dtype": str(dtype),

@@ -1,5 +1,6 @@
 """Kernels that are compiled on a GPU at first use: the compiler they require, and Liger's norms, rotary embeddings and MLPs."""
 
+import importlib.util
 import os
 import shutil
 import sysconfig
@@ -33,10 +34,30 @@ def require_compiler(setting: str, instead: str) -> None:
         )
 
 
-# `model.kernels=liger`: fused kernels for norms, rotary embeddings and gated MLPs (arXiv 2410.10989)
+# `model.kernels`: Liger's fused kernels for norms, rotary embeddings and gated MLPs (arXiv 2410.10989)
 
 _PARTS = {"rope": True, "rms_norm": True, "swiglu": True, "geglu": True}
 _LOSSES = {"cross_entropy": False, "fused_linear_cross_entropy": False}  # the algorithms have losses of their own
+
+
+def set_kernels(lm: Any, kernels: str, name: str, device: str) -> None:
+    """Give a transformers model the kernels of `model.kernels`; "auto" takes Liger's on a GPU, if they can run there.
+
+    Raises:
+        UserError: for "liger", if Liger has no kernels for the architecture.
+    """
+    if kernels == "liger" or (kernels == "auto" and device == "cuda" and _liger_runs(lm.config.model_type)):
+        use_liger(lm, name)
+
+
+def _liger_runs(kind: str) -> bool:
+    return importlib.util.find_spec("liger_kernel") is not None and not lacking() and _knows(kind)
+
+
+def _knows(kind: str) -> bool:
+    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
+
+    return kind in MODEL_TYPE_TO_APPLY_LIGER_FN
 
 
 def use_liger(lm: Any, name: str) -> None:
@@ -45,11 +66,10 @@ def use_liger(lm: Any, name: str) -> None:
     Raises:
         UserError: if Liger has no kernels for the architecture.
     """
-    from liger_kernel.transformers.monkey_patch import MODEL_TYPE_TO_APPLY_LIGER_FN
     from transformers.integrations.liger import apply_liger_kernel
 
     kind = lm.config.model_type
-    if kind not in MODEL_TYPE_TO_APPLY_LIGER_FN:
+    if not _knows(kind):
         raise UserError(
             f"model.kernels=liger: Liger has no kernels for {kind}, the architecture of {name}; use model.kernels=plain"
         )

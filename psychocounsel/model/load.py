@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 from safetensors import SafetensorError
 
 from psychocounsel.errors import UserError, is_disk_full
-from psychocounsel.model.gpu import use_liger
+from psychocounsel.model.gpu import set_kernels
 from psychocounsel.model.tokenizer import require_model, resolve_path
 from psychocounsel.storage.hashes import content_id
 from psychocounsel.storage.weight_files import check_model_folder
@@ -42,7 +42,7 @@ def load_causal_lm(model: DictConfig, dtype: torch.dtype, zero3: dict[str, Any] 
     if missing:
         raise UserError(f"model.path={model.path}: lacks {len(missing)} of its weights, such as {sorted(missing)[0]}")
     lm.generation_config, _ = _usable(lm.generation_config)
-    return ready_to_train(lm, model)
+    return ready_to_train(lm, model, device)
 
 
 def dropped_flags(model: DictConfig) -> list[str]:
@@ -93,6 +93,8 @@ def load_weights(
     require_model(model.path, model.revision, key)
     if Path(path).is_dir():
         check_model_folder(Path(path), f"{key}.path")
+    # On Hopper, torch prefers cuDNN, which builds a plan for each new shape (0.4 s) and fails for some masks.
+    torch.backends.cuda.enable_cudnn_sdp(False)
     with loading(model.path, key):
         if model.get("quantise"):
             more |= {"quantization_config": _quantisation(dtype)}
@@ -117,10 +119,9 @@ def _numbered(device: str) -> str:
     return f"cuda:{torch.cuda.current_device()}" if device == "cuda" else device
 
 
-def ready_to_train(lm: Any, model: DictConfig) -> Any:
+def ready_to_train(lm: Any, model: DictConfig, device: str) -> Any:
     lm.config.use_cache = False
-    if model.get("kernels") == "liger":
-        use_liger(lm, model.path)
+    set_kernels(lm, model.get("kernels") or "plain", model.path, device)
     if model.gradient_checkpointing:
         lm.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     return lm

@@ -52,7 +52,7 @@ def load_reward_lm(
     for name in _OPENRLHF:
         if hasattr(lm.config, name):
             delattr(lm.config, name)  # our exports have the Hugging Face format
-    return ready_to_train(lm, model)
+    return ready_to_train(lm, model, device)
 
 
 def load_trained_reward_lm(

@@ -49,7 +49,7 @@ class ModelConfig:
     template_args: dict[str, Any] = option({})
     system_prompt: str | None = "auto"
     attention: str = option("auto", choices=("auto", "dense", "varlen", "flex"))
-    kernels: str = option("plain", choices=("plain", "liger"))
+    kernels: str = option("auto", choices=("auto", "plain", "liger"))
     lora: LoraConfig = field(default_factory=LoraConfig)
     quantise: str | None = option(None, choices=("nf4",))
 

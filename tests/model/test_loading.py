@@ -5,6 +5,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
+from psychocounsel.model import gpu
 from psychocounsel.model.load import load_causal_lm
 from psychocounsel.model.reward_head import load_reward_lm, load_trained_reward_lm
 from psychocounsel.model.tokenizer import require_model
@@ -29,6 +30,23 @@ def test_a_policy() -> None:
     assert _same(here, there) and {value.dtype for value in there.parameters()} == {torch.bfloat16}
     assert all(value.requires_grad for value in there.parameters())
     assert not any(hasattr(module, "_hf_hook") for module in there.modules()), "no hook moves inputs and outputs"
+
+
+def test_attention_of_loaded_models_is_never_computed_by_cudnn() -> None:
+    torch.backends.cuda.enable_cudnn_sdp(True)
+    load_causal_lm(_model(), torch.float32, None)
+    assert not torch.backends.cuda.cudnn_sdp_enabled()
+
+
+@pytest.mark.parametrize("kernels, device", [("auto", "cpu"), ("auto", "cuda"), ("plain", "cuda")])
+def test_kernels_that_cannot_run_here_are_not_chosen(
+    kernels: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gpu, "lacking", lambda: "a C compiler (gcc)")
+    lm = load_causal_lm(_model(), torch.float32, None)
+    before = {type(module) for module in lm.modules()}
+    gpu.set_kernels(lm, kernels, "tiny", device)
+    assert {type(module) for module in lm.modules()} == before
 
 
 def test_a_reward_model_with_a_new_head_and_a_trained_one() -> None:
