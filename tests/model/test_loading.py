@@ -38,7 +38,7 @@ def test_attention_of_loaded_models_is_never_computed_by_cudnn() -> None:
     assert not torch.backends.cuda.cudnn_sdp_enabled()
 
 
-@pytest.mark.parametrize("kernels, device", [("auto", "cpu"), ("auto", "cuda"), ("plain", "cuda")])
+@pytest.mark.parametrize(("kernels", "device"), [("auto", "cpu"), ("auto", "cuda"), ("plain", "cuda")])
 def test_kernels_that_cannot_run_here_are_not_chosen(
     kernels: str, device: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
