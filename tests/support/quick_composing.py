@@ -11,12 +11,14 @@ from typing import Any
 import omegaconf._utils
 import omegaconf.base
 from hydra._internal import defaults_list
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from omegaconf import grammar_parser
 
 _parsed: dict[tuple[str, int, int, int], bytes] = {}  # parsed YAML by path, inode, size and modification time
+_merged: dict[str, bytes] = {}  # merged files by their versions
 
 
 @cache
@@ -27,6 +29,7 @@ def compose_quickly() -> None:
     sets this key.
     """
     _keep_files()
+    _keep_compositions()
     read_mode = Hydra.get_mode
     Hydra.get_mode = lambda self, config_name, overrides: (  # type: ignore[method-assign]
         read_mode(self, config_name, overrides) if any("hydra" in text for text in overrides) else None
@@ -55,6 +58,22 @@ def _keep_files() -> None:
         key = f"{self.provider} {self.path} {config_path}", found.st_ino, found.st_size, found.st_mtime_ns
         if key not in _parsed:
             _parsed[key] = pickle.dumps(parse(self, config_path))
-        return pickle.loads(_parsed[key])
+        result = pickle.loads(_parsed[key])
+        result.version = key
+        return result
 
     source.load_config = load_config
+
+
+def _keep_compositions() -> None:
+    """Merge the same versions of the same files once; the overrides of single keys are applied later."""
+    merge = ConfigLoaderImpl._compose_config_from_defaults_list
+
+    def compose_files(self: Any, defaults: list[Any], repo: Any) -> Any:
+        versions = [getattr(repo.cache.get(f"config_path={each.config_path}"), "version", None) for each in defaults]
+        key = repr(([source.path for source in repo.get_sources()], list(zip(defaults, versions, strict=True))))
+        if key not in _merged:
+            _merged[key] = pickle.dumps(merge(self, defaults, repo))
+        return pickle.loads(_merged[key])
+
+    ConfigLoaderImpl._compose_config_from_defaults_list = compose_files  # type: ignore[method-assign]
