@@ -39,7 +39,9 @@ bytecode: $(VENV)/.installed-dev
 test: bytecode
 	@$(MAKE) --no-print-directory --jobs=2 lint quick
 
+# One thread for each process, because the workers and what they start share the cores.
 .PHONY: quick
+quick: export OMP_NUM_THREADS ?= 1
 quick:
 	$(PYTEST) -m "not slow and not proof and not extras"
 
