@@ -5,7 +5,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from psychocounsel.engine.rounds.offloading import on_device
 from psychocounsel.engine.step import Stepper
 from psychocounsel.engine.telemetry.progress import Progress
 from psychocounsel.errors import UserError
+from psychocounsel.model.gpu import chosen_kernels
 from psychocounsel.model.load import model_dtype
 from psychocounsel.model.packed import PackedModel
 from psychocounsel.rollout.base import training_temperature
@@ -99,12 +99,13 @@ def reference_identity(config: DictConfig, weights: str, device: torch.device) -
     """
     dtype, quantise = model_dtype(config.model, device), config.model.quantise
     libraries = ["torch", "transformers", *(["bitsandbytes"] if quantise else [])]
-    libraries += ["liger-kernel"] if config.model.kernels != "plain" and find_spec("liger_kernel") else []
+    kernels = chosen_kernels(config.model.kernels, device.type)
+    libraries += ["liger-kernel"] if kernels == "liger" else []
     return {
         "weights": weights,
         "dtype": str(dtype),
         "quantise": quantise,
-        "kernels": config.model.kernels,
+        "kernels": kernels,
         "temperature": training_temperature(config),
         "device": device.type,
         "versions": {name: version(name) for name in libraries},

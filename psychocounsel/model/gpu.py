@@ -41,17 +41,21 @@ _LOSSES = {"cross_entropy": False, "fused_linear_cross_entropy": False}  # the a
 
 
 def set_kernels(lm: Any, kernels: str, name: str, device: str) -> None:
-    """Give a transformers model the kernels of `model.kernels`; "auto" takes Liger's on a GPU, if they can run there.
+    """Give a transformers model the kernels that `model.kernels` names. With "auto" an architecture that Liger lacks stays plain.
 
     Raises:
         UserError: for "liger", if Liger has no kernels for the architecture.
     """
-    if kernels == "liger" or (kernels == "auto" and device == "cuda" and _liger_runs(lm.config.model_type)):
+    if chosen_kernels(kernels, device) == "liger" and (kernels == "liger" or _knows(lm.config.model_type)):
         use_liger(lm, name)
 
 
-def _liger_runs(kind: str) -> bool:
-    return importlib.util.find_spec("liger_kernel") is not None and not lacking() and _knows(kind)
+def chosen_kernels(kernels: str, device: str) -> str:
+    """Return "plain" or "liger"; "auto" is "liger" on a GPU if the package and the compiler that it needs are here."""
+    if kernels != "auto":
+        return kernels
+    runs = device == "cuda" and importlib.util.find_spec("liger_kernel") is not None and not lacking()
+    return "liger" if runs else "plain"
 
 
 def _knows(kind: str) -> bool:

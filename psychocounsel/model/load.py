@@ -93,7 +93,7 @@ def load_weights(
     require_model(model.path, model.revision, key)
     if Path(path).is_dir():
         check_model_folder(Path(path), f"{key}.path")
-    # On Hopper, torch prefers cuDNN, which builds a plan for each new shape (0.4 s) and fails for some masks.
+    # On Hopper, torch gives attention with a mask to cuDNN, which plans anew for each shape and fails for some masks.
     torch.backends.cuda.enable_cudnn_sdp(False)
     with loading(model.path, key):
         if model.get("quantise"):

@@ -49,6 +49,13 @@ def test_kernels_that_cannot_run_here_are_not_chosen(
     assert {type(module) for module in lm.modules()} == before
 
 
+def test_auto_is_liger_on_a_gpu_that_has_all_that_it_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "lacking", lambda: "")
+    monkeypatch.setattr(gpu.importlib.util, "find_spec", lambda name: name)
+    assert gpu.chosen_kernels("auto", "cuda") == "liger"
+    assert gpu.chosen_kernels("auto", "cpu") == gpu.chosen_kernels("plain", "cuda") == "plain"
+
+
 def test_a_reward_model_with_a_new_head_and_a_trained_one() -> None:
     fresh = []
     for device in ("cpu", _NAMED):

@@ -66,7 +66,7 @@ def _keep_files() -> None:
 
 
 def _keep_compositions() -> None:
-    """Merge the same versions of the same files once; the overrides of single keys are applied later."""
+    """Merge each combination of configuration files once; Hydra applies the overrides of single keys afterwards."""
     merge = ConfigLoaderImpl._compose_config_from_defaults_list
 
     def compose_files(self: Any, defaults: list[Any], repo: Any) -> Any:

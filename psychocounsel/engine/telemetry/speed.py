@@ -97,7 +97,7 @@ class Speed:
 def _peak_flops(device: torch.device, dtype: torch.dtype) -> float:
     """Return the operations per second of a large matrix product: the best of a few."""
     size = _SIZE[device.type]
-    # Of random numbers, because an H200 multiplies equal ones 12 % faster than those of a model.
+    # The matrix is random, because an H200 multiplies matrices of equal numbers 12 % faster than those of a model.
     generator = torch.Generator(device).manual_seed(0)
     matrix = torch.randn(size, size, device=device, dtype=dtype, generator=generator)
     seconds = [_seconds(matrix)]  # on GPU the first product loads the kernels that the others use
