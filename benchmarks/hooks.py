@@ -1,6 +1,7 @@
 """Callbacks for benchmarked psychocounsel runs. They measure the time of the reference and profile the steps."""
 
 import json
+import resource
 import time
 from dataclasses import dataclass
 from functools import wraps
@@ -14,10 +15,14 @@ from psychocounsel.rundir.run import Run
 
 @dataclass
 class Clock(Callback):
-    """Writes RUN/clock.json before the first step: seconds inside DPO's `collect`, and the number of threads."""
+    """Writes RUN/clock.json after each step.
+
+    It holds the seconds inside DPO's `collect` before the first step, the number of threads, and the peak host memory
+    [10^9 bytes].
+    """
 
     def __post_init__(self) -> None:
-        self.seconds = 0.0
+        self.seconds = self.reference_seconds = 0.0
         DPO.collect = self._timed(DPO.collect)  # type: ignore[method-assign]
 
     def _timed(self, collect: Any) -> Any:
@@ -35,8 +40,10 @@ class Clock(Callback):
     def on(self, event: str, step: int, run: Run) -> None:
         import torch
 
-        if event == "step_end" and step == 0:
-            clock = {"reference_seconds": self.seconds, "threads": torch.get_num_threads()}
+        if event == "step_end":
+            self.reference_seconds = self.seconds if step == 0 else self.reference_seconds
+            peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+            clock = {"reference_seconds": self.reference_seconds, "threads": torch.get_num_threads(), "host_gb": peak}
             (run.dir / "clock.json").write_text(json.dumps(clock))
 
 

@@ -1,24 +1,17 @@
-"""Rows of vLLM: an engine that sleeps, wakes and reloads weights, and a server that receives weights by NCCL."""
+"""Row of vLLM: an engine that sleeps, wakes and reloads weights."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.training_runs import ROOT
-from psychocounsel.data.group import Group, read_groups
+from psychocounsel.data.group import Group
 
 Verdict = tuple[bool, str, dict[str, Any]]
 
 _ALLOWED = 0.1  # nats: largest mean difference between log-probabilities of vLLM and of training, in bf16
 _TOKENS = 32
-_ONLINE = (
-    *("algo=online_dpo", "rollout=vllm_server", "cluster.processes=1", "max_steps=3", "data.limit=64", "eval.every=0"),
-    *("global_batch_size=8", "algo.prompts_per_round=8", "algo.warmup=0"),  # each step has a round
-)
 
 
 def vllm(folder: Path, data: Path) -> Verdict:
@@ -134,25 +127,3 @@ class _Policy:
 def _prompts() -> list[Group]:
     rng = np.random.default_rng(7)
     return [Group(str(n), rng.integers(3, 2000, length, dtype=np.int32)) for n, length in enumerate((5, 30, 12))]
-
-
-def nccl(folder: Path, data: Path) -> Verdict:
-    """Compare the replies of three rounds between weight transfer by NCCL and by HTTP. The server uses the second GPU."""
-    replies = {}
-    for transfer in ("collective", "http"):
-        run = folder / transfer
-        typed = [*_ONLINE, "cluster.device=cuda", f"rollout.transfer={transfer}", f"run_dir={run}"]
-        environment = os.environ | {"PSYCHOCOUNSEL_CACHE": str(folder / "cache")}
-        command = [sys.executable, "-m", "psychocounsel.train", *typed]
-        done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"rollout.transfer={transfer}: {done.stderr.strip().splitlines()[-1]}")
-        replies[transfer] = tokens_of(run)
-    count = len(replies["http"])
-    equal = sum(one == other for one, other in zip(replies["collective"], replies["http"], strict=True))
-    return equal == count > 0, f"{equal} of {count} replies are equal", {"equal": equal, "replies": count}
-
-
-def tokens_of(run: Path) -> list[list[int]]:
-    files = sorted(run.glob("rounds/*/shard-*.parquet"))
-    return [reply.ids.tolist() for file in files for group in read_groups(file) for reply in group.completions]

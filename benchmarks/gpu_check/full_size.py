@@ -17,6 +17,7 @@ from psychocounsel.cluster.memory import check
 from psychocounsel.cluster.memory.gpu import RUNTIME
 from psychocounsel.data.sample_rows import sample_rows
 from psychocounsel.rundir.run_config import read_config
+from psychocounsel.storage.files import read_json
 
 Verdict = tuple[bool, str, dict[str, Any]]
 
@@ -25,6 +26,7 @@ _ESTIMATE_GOAL = 0.1
 _WARM_UP = 2  # steps in which kernels are loaded and memory is allocated
 _SMALL = SMOKE.models["small"]  # also for the reward model, which these rows do not train
 _1B = replace(CUDA["1b"], models={"small": _SMALL, "large": CUDA["1b"].models["large"]}, scaling_pairs=(1, 1))
+_8B = replace(CUDA["8b"], models={"small": _SMALL, "large": CUDA["8b"].models["large"]}, scaling_pairs=(1, 1))
 _WIDE = replace(_1B, models={"small": _SMALL, "large": llama(4096, 4, 32, 8, 14_336, 128_256)}, mfu_pairs=64)
 
 
@@ -59,8 +61,16 @@ def estimate(folder: Path, data: Path) -> Verdict:
     return max(map(abs, errors.values())) <= _ESTIMATE_GOAL, "; ".join(parts), found
 
 
+def full_8b(folder: Path, data: Path) -> Verdict:
+    bench = make_bench(folder, data, _8B)
+    found = estimated(bench, {"zero": 1, "model.lora.rank": 16, "model.gradient_checkpointing": "true"})
+    error, step = found["estimate_gb"] / found["peak_gb"] - 1, step_lines(bench.last / "run")[-1]
+    said = f"estimated {found['estimate_gb']:.1f}, measured {found['peak_gb']:.1f} GB ({error:+.0%}), {step['mfu']:.1%} MFU"
+    return abs(error) <= _ESTIMATE_GOAL, f"{said}; {found['host_gb']:.0f} GB of host memory", found
+
+
 def estimated(bench: Bench, more: dict[str, Any]) -> dict[str, float]:
-    """Return the estimated memory of a DPO run with the overrides `more`, and torch's peak allocation, in 10^9 bytes.
+    """Return the memory of a DPO run with the overrides `more`: estimated, torch's peak, and the host's peak [10^9 bytes].
 
     The estimate's share for the CUDA runtime is subtracted, because torch does not count it.
     """
@@ -70,7 +80,8 @@ def estimated(bench: Bench, more: dict[str, Any]) -> dict[str, float]:
     shape = check.trained_shape(config)
     assert shape is not None, "the model's config.json lies beside its weights"
     total = check.estimate(shape, config, 1).total - RUNTIME
-    return {"estimate_gb": total / 1e9, "peak_gb": step_lines(run)[-1]["peak_memory_gb"]}
+    host = read_json(run / "clock.json")["host_gb"]
+    return {"estimate_gb": total / 1e9, "peak_gb": step_lines(run)[-1]["peak_memory_gb"], "host_gb": host}
 
 
 def trl(folder: Path, data: Path) -> Verdict:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.gpu_check.engine_reload import tokens_of
 from benchmarks.training_runs import ROOT
+from psychocounsel.data.group import read_groups
 from psychocounsel.rundir.results import read_metrics
 
 Verdict = tuple[bool, str, dict[str, Any]]
@@ -43,7 +43,6 @@ _ONLINE_DPO = (
     "rollout=vllm",
     "rollout.max_tokens=32",
     "algo.prompts_per_round=8",
-    "zero=3",
 )
 
 
@@ -105,14 +104,24 @@ def compare_offload(folder: Path, device: str) -> Verdict:
 
 
 def vllm_offload(folder: Path, data: Path) -> Verdict:
-    """Compare online DPO by vLLM at ZeRO-3 with and without `rollout.offload_idle`: replies and steps."""
-    runs = {
-        f"offload-{word}": (*_ONLINE_DPO, f"rollout.offload_idle={word}", "cluster.device=cuda")
-        for word in ("true", "false")
-    }
-    met, figure, values = against_first(folder, runs, at_once=False)
-    replies = [tokens_of(folder / name) for name in runs]
-    equal = replies[0] == replies[1] != []
+    """Compare online DPO by vLLM at ZeRO-3 with and without `rollout.offload_idle`."""
+    return with_replies(
+        folder, {f"offload-{word}": (f"rollout.offload_idle={word}", "zero=3") for word in ("true", "false")}
+    )
+
+
+def tensor_parallel(folder: Path, data: Path) -> Verdict:
+    """Compare online DPO of two processes that share one engine with that of two engines."""
+    two = ("cluster.processes=2", "zero=1")
+    return with_replies(folder, {f"engine-{gpus}": (*two, f"rollout.tensor_parallel={gpus}") for gpus in (1, 2)})
+
+
+def with_replies(folder: Path, runs: Mapping[str, Sequence[str]]) -> Verdict:
+    """Compare two runs of online DPO by vLLM, by their steps and by their replies."""
+    typed = {name: (*_ONLINE_DPO, *more, "cluster.device=cuda") for name, more in runs.items()}
+    met, figure, values = against_first(folder, typed, at_once=False)
+    first, second = (tokens_of(folder / name) for name in runs)
+    equal = first == second != []
     return met and equal, figure if equal else f"{figure}; replies differ", values | {"equal replies": equal}
 
 
@@ -169,3 +178,8 @@ def figures(run: Path) -> list[float]:
 def difference(values: list[float], truth: list[float]) -> float:
     """Return the largest relative difference."""
     return max(abs(one - other) / abs(other) for one, other in zip(values, truth, strict=True))
+
+
+def tokens_of(run: Path) -> list[list[int]]:
+    files = sorted(run.glob("rounds/*/shard-*.parquet"))
+    return [reply.ids.tolist() for file in files for group in read_groups(file) for reply in group.completions]

@@ -13,7 +13,8 @@ import torch
 
 from benchmarks.gpu_check.attention_error import attention, distances, verdict
 from benchmarks.gpu_check.check_rows import NAMES, Row
-from benchmarks.gpu_check.full_size import make_bench, mfu, write_sample_pairs
+from benchmarks.gpu_check.full_size import estimated, make_bench, mfu, write_sample_pairs
+from benchmarks.gpu_check.nccl import all_reduce
 from benchmarks.gpu_check.running import FAILED, MISSED, NOT_RUN, PASSED, line, markdown, missing, results, run
 from benchmarks.gpu_check.training_equality import compare, compare_lora, compare_offload, compare_reshard, difference
 from benchmarks.sizes import SMOKE
@@ -134,6 +135,21 @@ def test_mfu_of_random_weights_is_measured(tmp_path: Path) -> None:
     write_sample_pairs(tmp_path / "pairs.jsonl")
     _, figure, values = mfu(make_bench(tmp_path, tmp_path / "pairs.jsonl", SMOKE, "cpu"))
     assert 0 < values["mfu"] < 1 and values["tokens_per_second"] > 0 and figure.endswith(" GB")
+
+
+@pytest.mark.slow
+def test_memory_of_an_adapter_is_estimated_and_measured_on_device_and_host(tmp_path: Path) -> None:
+    write_sample_pairs(tmp_path / "pairs.jsonl")
+    bench = make_bench(tmp_path, tmp_path / "pairs.jsonl", SMOKE, "cpu")
+    found = estimated(bench, {"model.lora.rank": 2, "zero": 1})
+    assert found["estimate_gb"] > 0 and found["host_gb"] == pytest.approx(
+        found["peak_gb"], rel=0.1
+    )  # both the process's
+
+
+@pytest.mark.slow
+def test_bandwidth_of_two_processes_is_measured(tmp_path: Path) -> None:
+    assert 0.01 < all_reduce(tmp_path, 2, "gloo", 10**7) < 100
 
 
 def test_the_table_has_a_row_for_each_check() -> None:

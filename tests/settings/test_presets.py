@@ -26,7 +26,9 @@ def choices(group: str) -> list[str]:
     return sorted(file.stem for file in (CONF / group).glob("*.yaml"))
 
 
-EXPERIMENTS = [name for name in choices("experiment") if name != "judge"]  # of papers and of models with a name
+EXPERIMENTS = [
+    name for name in choices("experiment") if name not in ("judge", "online_dpo_8b_async")
+]  # of papers and models
 SWEEPS, REWARDS = choices("sweep"), choices("reward")
 USUAL = ("paper_dpo_iter_8b", "paper_reward_8b")  # the other models are trained by tests marked as proofs
 REWARDS.remove("ensemble")  # it has no members of its own; tests/test_reward_ensemble.py gives it some
@@ -162,6 +164,13 @@ def test_the_recipe_of_a_judge_takes_any_model_and_data() -> None:
     assert config.algo._target_ == "psychocounsel.algo.reward.Reward" and config.model.name == "tiny"
     other = check(compose(["experiment=judge", "data=psychocounsel", "model=qwen3_0_6b", "epochs=4"]))
     assert (other.epochs, other.data.controls, other.algo.lr) == (4, config.data.controls, 2e-4)
+
+
+def test_the_asynchronous_recipe_trains_on_one_node_while_another_writes() -> None:
+    config = check(compose(["experiment=online_dpo_8b_async"]))
+    here = compose(["experiment=online_dpo_8b", "rollout=hf"])
+    assert config.algo == here.algo and config.rollout.max_staleness == 1
+    assert (config.cluster.nodes, config.cluster.server_nodes, config.cluster.gpus_per_node) == (1, 1, 8)
 
 
 def test_the_rounds_of_the_papers_iterations() -> None:
