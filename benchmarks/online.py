@@ -74,11 +74,12 @@ def read_arguments(typed: Sequence[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--steps", type=int, default=4, help="number of rounds; the first one warms up")
+    parser.add_argument("--model", type=Path, help="folder of a model with a fast tokenizer; its rewards are random")
     parser.add_argument("--smoke", action="store_true", help="tiny sizes, to test that everything works")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--ours", nargs="*", default=[], help="more overrides of psychocounsel.train, for experiments")
     parser.add_argument("--output", type=Path, help="JSON, rewritten after every case")
-    parser.set_defaults(device="cpu", scratch=None)
+    parser.set_defaults(device="cpu", pairs=None)
     arguments = parser.parse_args(typed)
     if arguments.steps < 2:
         parser.error("--steps: must be at least 2, because the first round warms up")

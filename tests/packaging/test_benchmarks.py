@@ -14,10 +14,11 @@ _OF_RANKS = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADD
 
 
 @pytest.mark.slow
-def test_losses_equal_those_of_trl(tmp_path):
+@pytest.mark.parametrize("typed", [["offline", "--cases", "dpo,sft"], ["online", "--rollouts", "hf", "--steps", "2"]])
+def test_losses_equal_those_of_trl(typed, tmp_path):
     write_sample_pairs(tmp_path / "pairs.jsonl")
-    command = [sys.executable, "-m", "benchmarks.offline", "--data", str(tmp_path / "pairs.jsonl"), "--smoke"]
-    command += ["--repeats", "1", "--cases", "dpo,sft"]
+    command = [sys.executable, "-m", f"benchmarks.{typed[0]}", *typed[1:], "--smoke", "--repeats", "1"]
+    command += ["--data", str(tmp_path / "pairs.jsonl")]
     environment = {name: value for name, value in os.environ.items() if name not in _OF_RANKS}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr  # 1 if losses differ by more than 1e-4
