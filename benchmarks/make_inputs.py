@@ -148,7 +148,10 @@ def write_model(folder: Path, geometry: Geometry, tokenizer: Any, dtype: str, re
 
 
 def copy_model(source: Path, models: Path, dtype: str) -> Any:
-    """Write a ChatML model as `small` and, with a new head, as `reward`; return its tokenizer with our template."""
+    """Write a ChatML model as `small` and, with a new head, as `reward`; return its tokenizer with our template.
+
+    Weights are rounded to bf16, in which most models are published. Otherwise a run in bf16 would begin elsewhere.
+    """
     import torch
     from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
@@ -163,7 +166,8 @@ def copy_model(source: Path, models: Path, dtype: str) -> Any:
         ("small", AutoModelForCausalLM, {}),
         ("reward", AutoModelForSequenceClassification, {"num_labels": 1}),
     ):
-        kind.from_pretrained(source, dtype=getattr(torch, dtype), **ids, **labels).save_pretrained(models / name)
+        model = kind.from_pretrained(source, dtype=torch.bfloat16, **ids, **labels).to(getattr(torch, dtype))
+        model.save_pretrained(models / name)
         tokenizer.save_pretrained(models / name)
     return tokenizer
 
