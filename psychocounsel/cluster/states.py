@@ -144,6 +144,8 @@ def _row(run: ListedRun, queue_state: QueueState | None) -> Row:
         row.state = "running"
     elif summary:
         row.state = summary.get("status", "damaged")
+    elif state.get("phase") == "failed":  # a run on this machine, which has no record of its attempts
+        row.state, row.reason = "failed", last_error(RunDir(run.run_dir).attempt(row.attempts).log(0), only_named=True)
     elif state:
         row.state = "ended"
     return row
