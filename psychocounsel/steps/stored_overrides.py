@@ -37,7 +37,18 @@ _PATHS = (
     "presidio_model",
     "chat_template",
     *("sources", "members", "against", "compare", "criteria", "trained_on", "eval_path"),
-    *("experts", "folder", "file", "transcripts", "flow", "set_review", "sets", "lm_eval_folder", "from", "adjudicated"),
+    *(
+        "experts",
+        "folder",
+        "file",
+        "transcripts",
+        "flow",
+        "set_review",
+        "sets",
+        "lm_eval_folder",
+        "from",
+        "adjudicated",
+    ),
 )
 _GROUPS = ("speeches", "writers", "annotator", "pairs", "cluster", "evaluation", "judge", "personas", "client", "data")
 # Keys that give the place of speeches: those of a single source, and the list that replaces them all.

@@ -116,7 +116,9 @@ class Share(TypedDict):
 ControlFigures = dict[str, dict[str, Share]]  # by kind of control, then by BEST and MEDIAN
 
 
-Verdict = tuple[int, str, str, float]  # client, kind of control, BEST or MEDIAN, 1 for a preferred control, 0.5 for a tie, 0
+Verdict = tuple[
+    int, str, str, float
+]  # client, kind of control, BEST or MEDIAN, 1 for a preferred control, 0.5 for a tie, 0
 
 
 def control_figures(verdicts: Iterable[Verdict]) -> ControlFigures:

@@ -122,7 +122,9 @@ def test_the_terminal_shows_figures_and_warnings_but_no_text() -> None:
         for speech in speeches
     ]
     variants = figures_step.summarise(made, speeches, "mine")
-    of_turns = figures_step.summarise(made, speeches, "mine", clients={str(number): number % 20 for number in range(40)})
+    of_turns = figures_step.summarise(
+        made, speeches, "mine", clients={str(number): number % 20 for number in range(40)}
+    )
     for found, cautions in ((variants, 0), (of_turns, 1)):  # forty clients, and forty turns of twenty clients
         told = health_conclusions({"evaluation": "health", "model": "mine", "variants": found, "warnings": []})
         assert len(told[0].cautions) == cautions
