@@ -62,6 +62,7 @@ class Distil(AdvantageAlgorithm):
             )
         section = OmegaConf.create({"path": self.teacher.path, "chat_template": None})
         check_model_paths(config, "algo.teacher", section)
+        config.algo.teacher.path = section.path  # that of a run has become that of its model
 
     def unused(self, config: DictConfig) -> dict[str, str]:
         unused = super().unused(config)

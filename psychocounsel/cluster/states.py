@@ -142,6 +142,8 @@ def _row(run: ListedRun, queue_state: QueueState | None) -> Row:
         _of_ended(row, queue_state, last)
     elif live_owner(run.run_dir):
         row.state = "running"
+    elif state.get("phase") == "failed":  # a run on this machine, which has no record of its attempts
+        row.state, row.reason = "failed", last_error(RunDir(run.run_dir).attempt(row.attempts).log(0), only_named=True)
     elif summary:
         row.state = summary.get("status", "damaged")
     elif state:

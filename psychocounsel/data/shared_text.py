@@ -4,6 +4,7 @@ import hashlib
 import re
 import unicodedata
 from collections.abc import Sequence
+from itertools import takewhile
 
 import numpy as np
 
@@ -94,10 +95,31 @@ def components_of(examples: Sequence[Example]) -> Array:
     return components(prompt, shared)
 
 
+_TELLING_TOKENS = 16  # beyond what all prompts begin with: an opening of about ten words
+
+
+def clients_of_groups(groups: Sequence[Group]) -> Array:
+    """Return a number for each group, int64[groups]; equal for equal prompts, and for the turns of one session.
+
+    The prompt of an earlier turn, as tokens, is a beginning of those of later turns.
+    """
+    prompts = [group.prompt_ids.astype("<i4").tobytes() for group in groups]
+    ordered, opened, client = sorted({*prompts}), list[bytes](), dict[bytes, int]()
+    ends = zip(ordered[0], ordered[-1], strict=False) if ordered else ()
+    common = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], ends))  # the system prompt
+    for prompt in ordered:
+        while opened and not prompt.startswith(opened[-1]):
+            opened.pop()
+        client[prompt] = client[opened[-1]] if opened else len(client)
+        if len(prompt) - common > 4 * _TELLING_TOKENS:
+            opened.append(prompt)
+    return np.array([client[prompt] for prompt in prompts], np.int64)
+
+
 def components_of_groups(groups: Sequence[Group]) -> Array:
-    """Return the component of each group, int64[groups]; groups that share a prompt or a reply (as tokens) are connected."""
-    numbers: dict[bytes, int] = {}
-    prompts = [numbers.setdefault(group.prompt_ids.tobytes(), len(numbers)) for group in groups]
+    """Return the component of each group, int64[groups]; groups that share a client or a reply (as tokens) are connected."""
+    numbers: dict[int, int] = {}
+    clients = [numbers.setdefault(client, len(numbers)) for client in clients_of_groups(groups).tolist()]
     texts: dict[bytes, int] = {}
     replies = [[texts.setdefault(reply.ids.tobytes(), len(texts)) for reply in group.completions] for group in groups]
-    return components(prompts, replies)
+    return components(clients, replies)

@@ -239,12 +239,14 @@ class Evaluator:
         algorithm = self.collector.algorithm
         tally: Tally = {}
         scores: Scores = []
+        evaluated: list[Group] = []
         for start in range(0, len(held_out), size):
             self.alive()
-            part, batch_scores = self.tally(self.collector.batch_groups(held_out[start : start + size]))
-            scores += batch_scores
+            groups = self.collector.batch_groups(held_out[start : start + size])
+            part, batch_scores = self.tally(groups)
+            evaluated, scores = evaluated + groups, scores + batch_scores
             tally = {name: tally[name] + term if name in tally else term for name, term in part.items()}
-        metrics = metrics_of(tally) | intervals_of(tally, held_out)
+        metrics = metrics_of(tally) | intervals_of(tally, evaluated)
         metrics |= algorithm.evaluation(held_out, scores) if scores else {}
         return {f"eval/{name.removeprefix('rewards/')}": value for name, value in metrics.items()}
 

@@ -10,6 +10,7 @@ import numpy as np
 from psychocounsel.data.group import Array, Completion, Group
 from psychocounsel.data.messages import Message
 from psychocounsel.data.near_duplicates import CJK
+from psychocounsel.data.shared_text import clients_of_groups
 from psychocounsel.metrics.intervals import FEWEST, mean_intervals
 
 # Metrics of replies that a policy wrote.
@@ -26,17 +27,16 @@ def reply_metrics(groups: Sequence[Group], reference: list[list[Array]] | None, 
 
 
 def reply_intervals(groups: Sequence[Group], reference: list[list[Array]] | None, prefix: str) -> dict[str, float]:
-    """Return the 95 % interval over prompts of each figure of `reply_metrics`, as `<prefix>/<name>_low` and `_high`.
+    """Return the 95 % interval over clients of each figure of `reply_metrics`, as `<prefix>/<name>_low` and `_high`.
 
-    A single prompt has no spread, so it gets no intervals, nor does a figure that some replies lack. With
-    fewer than `FEWEST` prompts only shares get one.
+    A single client has no spread, so it gets no intervals, nor does a figure that some replies lack. With
+    fewer than `FEWEST` clients only shares get one.
     """
     figures = {name: values for name, values in reply_figures(groups, reference).items() if not np.isnan(values).any()}
-    prompts: dict[bytes, int] = {}
-    numbers = [
-        prompts.setdefault(group.prompt_ids.tobytes(), len(prompts)) for group in groups for _ in group.completions
-    ]
-    if not figures or len(prompts) < 2:
+    of_groups = zip(groups, clients_of_groups(groups).tolist(), strict=True)
+    numbers = [client for group, client in of_groups for _ in group.completions]
+    clients = len({*numbers})
+    if not figures or clients < 2:
         return {}
     shares = np.array([name in _SHARES for name in figures])
     rows = mean_intervals(np.array([*figures.values()], np.float64).T, np.array(numbers), shares=shares)
@@ -44,7 +44,7 @@ def reply_intervals(groups: Sequence[Group], reference: list[list[Array]] | None
         f"{prefix}/{name}_{end}": float(value)
         for name, pair in zip(figures, rows, strict=True)
         for end, value in zip(("low", "high"), pair, strict=True)
-        if name in _SHARES or len(prompts) >= FEWEST
+        if name in _SHARES or clients >= FEWEST
     }
 
 

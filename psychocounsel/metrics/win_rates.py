@@ -124,7 +124,7 @@ def prompt_means(verdicts: Verdicts) -> PromptMeans:
 
 # Win rates of one setting against another: overall, over training seeds, and on slices of the prompts.
 
-SMALL = 30  # prompts; fewer hardly stand for other clients
+SMALL = 30  # clients; fewer hardly stand for others
 # The five possible scores of two orders together (`Verdicts.scores`).
 _SHARES = {"won": 1.0, "partly_won": 0.75, "tied": 0.5, "partly_lost": 0.25, "lost": 0.0}
 
@@ -138,7 +138,7 @@ class PairFigures:
         shares: shares of the rows that a won, partly_won, tied, partly_lost and lost; every prompt has weight 1.
         prompts, rows: number of judged prompts and rows.
         unjudged: number of rows without a verdict in one of the orders; no figure uses them.
-        small: True if there are fewer than 30 prompts.
+        small: True if there are fewer than 30 clients.
     """
 
     win_rate: Measure
@@ -168,7 +168,7 @@ def pair_figures(verdicts: Verdicts) -> PairFigures:
         prompts=len(found.prompts),
         rows=len(scores),
         unjudged=len(verdicts.prompt) - len(scores),
-        small=len(found.prompts) < SMALL,
+        small=len({*found.clients.tolist()}) < SMALL,
     )
 
 

@@ -97,6 +97,7 @@ def _load_adapted(path: Path, reward: DictConfig, dtype: torch.dtype) -> Any:
     lm, _ = _load(cast(DictConfig, base), torch.float32, None, "reward")
     try:
         lm = PeftModel.from_pretrained(lm, str(path)).merge_and_unload().to(dtype)
+        lm.requires_grad_(True)  # peft froze the base, but a critic starts from the merged model
     except (KeyError, RuntimeError, ValueError) as error:
         raise UserError(f"reward.path={reward.path}: the adapter does not fit its base ({str(error)[:200]})") from error
     about = read_mapping(ModelDir(path).about)

@@ -4,8 +4,10 @@
 """
 
 import contextlib
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
@@ -17,7 +19,7 @@ from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.overrides import quoted
 from psychocounsel.settings.own_code import require_agreement
 from psychocounsel.settings.schema import suggestion
-from psychocounsel.storage.files import expanded, read_mapping
+from psychocounsel.storage.files import absolute, expanded, read_mapping
 
 MODULE = "psychocounsel.annotate"
 # Keys that hold for one command, not for the dataset.
@@ -34,6 +36,19 @@ _PATHS = (
     "risk_cues",
     "presidio_model",
     "chat_template",
+    *("sources", "members", "against", "compare", "criteria", "trained_on", "eval_path"),
+    *(
+        "experts",
+        "folder",
+        "file",
+        "transcripts",
+        "flow",
+        "set_review",
+        "sets",
+        "lm_eval_folder",
+        "from",
+        "adjudicated",
+    ),
 )
 _GROUPS = ("speeches", "writers", "annotator", "pairs", "cluster", "evaluation", "judge", "personas", "client", "data")
 # Keys that give the place of speeches: those of a single source, and the list that replaces them all.
@@ -114,8 +129,8 @@ def merged_overrides(stored: Iterable[str], typed: Sequence[str]) -> list[str]:
 
 
 def lasting(overrides: Sequence[str]) -> list[str]:
-    """Return the overrides to store in a directory, without those that hold for one command."""
-    return [text for text in overrides if _key(text) not in _OF_THIS_COMMAND]
+    """Return the overrides to store in a directory, with absolute paths, without those that hold for one command."""
+    return [_absolute(text) for text in overrides if _key(text) not in _OF_THIS_COMMAND]
 
 
 def _with_files(text: str, choices: Sequence[str]) -> list[str]:
@@ -145,16 +160,39 @@ def _names_a_file(name: str, choices: Sequence[str]) -> bool:
 
 
 def _absolute(text: str) -> str:
-    """Return the override with its value as an absolute path if the value is an existing file."""
+    """Return the override with the paths of existing files in its value, also within lists and mappings, as absolute ones."""
     key, _, raw = text.partition("=")
-    if key.rpartition(".")[2] not in _PATHS or not raw or raw[0] in "[{":
+    name = key.rpartition(".")[2]
+    if name not in _PATHS or not raw:
         return text
-    value = _text(_parsed(text))
-    path = expanded(value)
-    with contextlib.suppress(OSError):  # the text is too long for a path
-        if value and not path.is_absolute() and path.exists():
-            return f"{key}={quoted(str(path.resolve()))}"
-    return text
+    value = _parsed(text).value()
+    made = _made_absolute(value, name)
+    return text if made == value else f"{key}={_written(made)}"
+
+
+def _made_absolute(value: Any, key: str) -> Any:
+    if isinstance(value, list):
+        return [_made_absolute(each, key) for each in value]
+    if isinstance(value, dict):
+        return {name: _made_absolute(each, str(name)) for name, each in value.items()}
+    if key in _PATHS and isinstance(value, str | QuotedString):
+        name = _plain(value)
+        is_choice = key == "members" and "/" not in name  # a file of conf/
+        with contextlib.suppress(OSError):  # the text is too long for a path
+            if name and not is_choice and not expanded(name).is_absolute() and expanded(name).exists():
+                return absolute(name)
+    return value
+
+
+def _written(value: Any) -> str:
+    """Return a value in Hydra's grammar."""
+    if isinstance(value, list):
+        return f"[{','.join(map(_written, value))}]"
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{name}:{_written(each)}' for name, each in value.items())}}}"
+    if isinstance(value, str | QuotedString):
+        return quoted(_plain(value))
+    return json.dumps(value)
 
 
 def _parsed(text: str) -> Override:

@@ -13,6 +13,7 @@ from psychocounsel.algo.distil import Distil
 from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Completion, Group, read_groups
 from psychocounsel.errors import USER_ERROR
+from psychocounsel.rundir.paths import RunDir
 from tests.algo.test_policy_gradient import collected, flat, loss_of
 from tests.engine.test_resume import assert_bitwise_equal
 from tests.support.harness import ROOT, TINY, cli, metrics_of
@@ -141,10 +142,10 @@ def test_a_reward_may_watch(small_model: Path, tmp_path: Path) -> None:
 def test_a_teacher_with_another_tokenizer_is_refused_before_a_job_starts(small_model: Path, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     tokenizer.add_tokens(["another"])
-    tokenizer.save_pretrained(tmp_path / "other")
+    run, other = tmp_path / "teacher", tmp_path / "teacher" / "model"  # a run may be given, as for any model
+    tokenizer.save_pretrained(other)
+    RunDir(run).job.touch()
     for file in (TINY / "config.json", TINY / "model.safetensors"):
-        (tmp_path / "other" / file.name).symlink_to(file)
-    said = train(
-        tmp_path / "run", small_model, f"algo.teacher.path={tmp_path / 'other'}", "dry_run=true", code=USER_ERROR
-    )
-    assert f"algo.teacher.path={tmp_path / 'other'}: has another tokenizer than model.path" in said
+        (other / file.name).symlink_to(file)
+    said = train(tmp_path / "run", small_model, f"algo.teacher.path={run}", "dry_run=true", code=USER_ERROR)
+    assert f"algo.teacher.path={other}: has another tokenizer than model.path" in said

@@ -37,6 +37,9 @@ def test_an_evaluation_has_no_columns_of_training(tmp_path: Path) -> None:
     titles, *lines = table(rows(sweep), sweep).splitlines()
     assert titles.split() == ["index", "state", "at", "attempts", "elapsed", "job", "node", "overrides"]
     assert lines[0].split() == ["0", "finished", "3/12", "1", "judge=a"]
+    crashed = run(tmp_path / "crashed", "train", "failed", "stopped")  # its attempt before
+    RunDir(crashed).attempt(1).log(0).write_text("Traceback (most recent call last):\nValueError: no weights\n")
+    assert "failed  " in (said := table(rows(crashed), crashed)) and "ValueError: no weights" in said
     trained = table(rows(run(tmp_path / "trained", "train", "training")), tmp_path / "trained")
     assert trained.split()[:5] == ["index", "state", "step", "loss", "attempts"] and " 3/12 " in trained
 

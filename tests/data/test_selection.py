@@ -8,16 +8,18 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.dataset import Dataset, build_dataset
+from psychocounsel.data.group import Completion, Group
 from psychocounsel.data.messages import Message
 from psychocounsel.data.rows import Example, parse_row
 from psychocounsel.data.selection import drop_test_speeches, load_split, pairs_of, split_by_prompt, subset
 from psychocounsel.data.settings import DataConfig
-from psychocounsel.data.shared_text import components_of, normalised
+from psychocounsel.data.shared_text import clients_of_groups, components_of, components_of_groups, normalised
 from psychocounsel.data.tokenised_cache import flatten, unflatten
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.safety.speeches import crisis_speeches, swapped_speeches
@@ -296,6 +298,17 @@ def test_the_turns_of_a_session_stay_together(tmp_path: Path) -> None:
     said: list[str] = []
     train, held_out = load_split(config(path=file(tmp_path, "b", greeted), dev_fraction=0.2), said.append)
     assert len(held_out) >= 8, "a short opening that all clients share connects nothing"
+
+
+def test_the_turns_of_a_session_are_one_client_as_tokens_too() -> None:
+    tokens = np.random.default_rng(0).integers(3, 256, 500, dtype=np.int32)
+    system, hello = tokens[:40], tokens[40:44]
+    sessions = [np.concatenate([system, hello, tokens[start : start + 60]]) for start in (100, 200, 300)]
+    prompts = [*(session[:length] for session in sessions for length in (70, 100, 70)), sessions[0][:44]]
+    groups = [Group(str(n), ids, [Completion(tokens[2 * n :][:2])]) for n, ids in enumerate(prompts)]
+    for found in (clients_of_groups(groups).tolist(), components_of_groups(groups).tolist()):
+        assert [len({*found[first : first + 3]}) for first in (0, 3, 6)] == [1, 1, 1]
+        assert len({*found}) == 4, "the short opening of all clients connects nothing"
 
 
 @pytest.mark.parametrize(

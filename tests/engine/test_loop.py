@@ -1,9 +1,10 @@
 """The training loop's parts: the optimizer step, an end without improvement, and intervals of held-out figures."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -12,13 +13,15 @@ from omegaconf import OmegaConf
 
 from psychocounsel.algo.base import Algorithm, Context
 from psychocounsel.algo.dpo import DPO
+from psychocounsel.algo.kto import KTO
 from psychocounsel.algo.orpo import ORPO
 from psychocounsel.algo.reward import Reward
 from psychocounsel.algo.sft import SFT
 from psychocounsel.data.group import Group
 from psychocounsel.engine import trainer
 from psychocounsel.engine.feed import Collector
-from psychocounsel.engine.loop import LoopState, OptimizerStep, intervals_of
+from psychocounsel.engine.loop import Evaluator, LoopState, OptimizerStep, intervals_of
+from psychocounsel.engine.references import AdaptersOff
 from psychocounsel.engine.step import metrics_of as figures_of_tally
 from psychocounsel.engine.telemetry.speed import Speed
 from psychocounsel.engine.trainer import Trainer
@@ -231,6 +234,19 @@ def test_sums_of_groups_are_those_of_the_batch_and_do_not_depend_on_its_split(al
     shares = {name for name in found if name.startswith("rewards/accuracy")}
     four = [*groups[:3], *[groups[3]] * 3]
     assert intervals_of(tally, four).keys() == shares, "four prompts are too few for an unbounded figure"
+
+
+@pytest.mark.usefixtures("in_process_training")
+def test_rows_that_share_only_ktos_mismatched_replies_are_independent() -> None:
+    groups = random_groups(6)
+    for completion in (completion for group in groups for completion in group.completions):
+        completion.label = bool(len(completion.ids) % 2)
+    run: Any = SimpleNamespace(config=check(compose(["global_batch_size=4"])), is_main=True)
+    stepper, feed = make_stepper(small_lm(), KTO(lr=1e-3)), cast(Any, Feed())
+    collector = Collector(run, stepper, AdaptersOff(stepper))
+    data: Any = SimpleNamespace(held_out=stepper.algorithm.collect(groups, collector))
+    rows = Evaluator(run, data, feed, collector, partial(stepper.accumulate, train=False), lambda: None)._rows()
+    assert {f"eval/{name}_{end}" for name in ("loss", "margin", "accuracy") for end in ("low", "high")} <= rows.keys()
 
 
 @pytest.mark.slow

@@ -101,6 +101,8 @@ def test_a_setting_that_always_wins_has_the_binomial_interval() -> None:
     figures = pair_figures(verdicts(np.ones(25), np.ones(25)))
     exact = stats.binomtest(25, 25).proportion_ci()
     assert (figures.win_rate.low, figures.win_rate.high) == pytest.approx((exact.low, exact.high)) and figures.small
+    turns = verdicts(np.ones(60), np.ones(60), client=np.arange(60) % 20)
+    assert pair_figures(turns).small, "sixty turns of twenty clients stand for twenty clients"
 
 
 def test_intervals_cover_the_truth() -> None:

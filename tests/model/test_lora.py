@@ -16,6 +16,7 @@ from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import UserError
 from psychocounsel.model.lora import add_adapter, merged_parameters
 from psychocounsel.model.packed import Policy
+from psychocounsel.model.reward_head import load_trained_reward_lm
 from psychocounsel.model.settings import LoraConfig
 from psychocounsel.reward.local_model import LocalScorer
 from tests.support.composed import check, compose
@@ -170,6 +171,12 @@ def test_reward_model_with_an_adapter_keeps_its_head(tmp_path: Path) -> None:
     )
     np.testing.assert_allclose(adapter, merged, atol=1e-4)
     assert np.ptp(adapter) > 0.01
+    critic = load_trained_reward_lm(
+        OmegaConf.create({"path": f"{tmp_path}/run/model", "revision": None}), torch.float32
+    )
+    assert all(weight.requires_grad for weight in critic.parameters()), (
+        "a critic trains all weights, also of an adapter"
+    )
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged")
     assert loaded.config.num_labels == 1 and loaded.config.std > 0
 

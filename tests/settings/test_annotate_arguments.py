@@ -84,6 +84,19 @@ def test_what_is_said_of_one_command_does_not_last() -> None:
     assert merged_overrides(["steps=[pairs]", "pairs.min_gap=1"], ["+pairs.min_gap=3"]) == ["+pairs.min_gap=3"]
 
 
+def test_a_directory_may_be_used_from_another_folder(here: Path) -> None:
+    """The stored paths are absolute, also those within lists and mappings; names of choices and of the hub stay."""
+    sources = "speeches.sources=[{name:one,path:one.jsonl,license:mit},{path:org/name,limit:3,safe:true,topic:null}]"
+    made = f"[{{name:'one',path:'{here}/one.jsonl',license:'mit'}},{{path:'org/name',limit:3,safe:true,topic:null}}]"
+    assert arguments(sources) == [f"speeches.sources={made}"]
+    others = ["judge.members=[sample,./sample]", 'against="it\'s two.parquet"', "data.path=org/name", "limit=3"]
+    escaped = f"against='{here}/it\\'s two.parquet'"
+    assert lasting(others) == [f"judge.members=['sample','{here}/sample']", escaped, *others[2:]]
+    typed = "compare=[{path:one.jsonl,use:local},tiny]"
+    [stored] = lasting([typed])
+    assert compose([stored], "evaluate").compare == [{"path": f"{here}/one.jsonl", "use": "local"}, "tiny"]
+
+
 def test_refusals(here: Path) -> None:
     made_by(here / "run", "psychocounsel.train")
     with pytest.raises(UserError, match=r"out=run: is a directory of psychocounsel\.train"):

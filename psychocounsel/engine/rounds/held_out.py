@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from psychocounsel.data.group import Array, Group, read_groups, write_groups
+from psychocounsel.data.shared_text import clients_of_groups
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.references import Reference, RoundStart
@@ -147,8 +148,8 @@ def held_out_metrics(
     if "eval/reward" in metrics:
         before = world.broadcast(_rewards(_before(file)) if step and run.is_main else None) or own
         both = [index for index in known if not np.isnan(before[index]).any()]
-        prompts = [groups[index].prompt_ids.tobytes() for index in both]
-        figures = win_rate([own[index] for index in both], [before[index] for index in both], prompts)
+        clients = clients_of_groups([groups[index] for index in both]).tolist()
+        figures = win_rate([own[index] for index in both], [before[index] for index in both], clients)
         metrics |= {f"eval/{name}": value for name, value in figures.items()}
     return metrics
 

@@ -291,7 +291,8 @@ def _typed(run: Run, swept: tuple[str, ...]) -> list[str]:
     own = (*swept, "run_dir", "sweep_dir", "dry_run")
     folders = [f"--config-dir={_shorten(Path(folder))}" for folder in config_folders(run.config.code_path)]
     kept = (text for text in _overrides(run) if text and text.lstrip("+").partition("=")[0] not in own)
-    return [shlex.quote(text) for text in (*folders, *kept)]
+    plain = (text.replace("'", "") if text.startswith("zero=") else text for text in kept)  # quoted for Hydra alone
+    return [shlex.quote(text) for text in (*folders, *plain)]
 
 
 def _shorten(path: Path) -> str:

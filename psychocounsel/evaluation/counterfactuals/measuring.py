@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.data.control_tokens import may_forge_turns
 from psychocounsel.data.rows import Example
-from psychocounsel.data.shared_text import normalised
+from psychocounsel.data.shared_text import components_of
 from psychocounsel.distributed.world import World
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.counterfactuals.making import Counterfactual, Writer, by_rules, spread, wanted
@@ -37,13 +38,13 @@ Figures = dict[str, Any]
 
 
 def counterfactual_figures(
-    made: Sequence[Counterfactual], changed: np.ndarray, scores: np.ndarray, prompts: Sequence[str]
+    made: Sequence[Counterfactual], changed: np.ndarray, scores: np.ndarray, clients: Sequence[Hashable]
 ) -> Figures:
     """Return sensitivity by principle and by kind of content change; change, shift and flips by kind of style change.
 
     `changed`: rewards of the changed replies, float[made]; NaN marks a reply that is too long for the scorer and is
-    skipped. `scores`: rewards of the chosen and the rejected reply of all pairs, float[pairs, 2]. `prompts`: prompt of each
-    pair; intervals are over prompts. Figures in units of the median gap are None if the median gap is 0.
+    skipped. `scores`: rewards of the chosen and the rejected reply of all pairs, float[pairs, 2]. `clients`: client of each
+    pair; intervals are over clients. Figures in units of the median gap are None if the median gap is 0.
     """
     scored = [index for index in range(len(made)) if not np.isnan(changed[index])]
     unit = float(np.median(np.abs(scores[:, 0] - scores[:, 1])))
@@ -55,7 +56,7 @@ def counterfactual_figures(
     style = [index for index in scored if not made[index].kind.prefers_original]
     original = np.array([scores[edit.pair, edit.side] for edit in made])
     gains = wins(original - changed)
-    clusters = [prompts[edit.pair] for edit in made]
+    clusters = [clients[edit.pair] for edit in made]
     flips = np.array([_flips(edit, reward, scores) for edit, reward in zip(made, changed, strict=True)])
     moved = (changed - original) / unit if unit else None
 
@@ -87,7 +88,7 @@ def _flips(edit: Counterfactual, changed: float, scores: np.ndarray) -> float:
     return float(abs(np.sign(margin) - np.sign(chosen - rejected)) / 2)
 
 
-def _mean(name: str, values: np.ndarray, rows: list[int], clusters: Sequence[str], share: bool = False) -> Figures:
+def _mean(name: str, values: np.ndarray, rows: list[int], clusters: Sequence[Hashable], share: bool = False) -> Figures:
     own = numbered([clusters[row] for row in rows])
     low, high = mean_intervals(values[rows, None], own, shares=share)[0].tolist()
     return {name: float(values[rows].mean()), f"{name}_low": low, f"{name}_high": high}
@@ -169,7 +170,7 @@ def figures_and_rows(
     `not_sent`, the number of replies that the server might read as several turns; and `made`, for each kind, the number of
     `replies` considered, the number `changed`, and the author of the change (`by`: `rules` or `language model`).
     """
-    prompts = [normalised(example.prompt) for example in examples]
+    clients = components_of([replace(example, replies=[]) for example in examples]).tolist()
     rows = [
         {
             **{"id": examples[edit.pair].id, "reply": ("chosen", "rejected")[edit.side], "kind": edit.kind.name},
@@ -188,7 +189,7 @@ def figures_and_rows(
         }
         for kind in KINDS
     }
-    figures = {"pairs": len(pairs), "made": counts, **counterfactual_figures(made, rewards, scores, prompts)}
+    figures = {"pairs": len(pairs), "made": counts, **counterfactual_figures(made, rewards, scores, clients)}
     asked = {place for kind in KINDS if kind.instruction for place in wanted(examples, pairs, kind)}
     return figures | {
         "not_sent": sum(may_forge_turns(examples[pair].replies[side]) for pair, side in asked if settings.addresses)

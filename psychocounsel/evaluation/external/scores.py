@@ -24,7 +24,7 @@ from psychocounsel.evaluation.external.figures import (
     SetDifference,
     TopicAccuracy,
 )
-from psychocounsel.grading.criteria import RubricItem, RubricSet, Values
+from psychocounsel.grading.criteria import RubricSet, Values
 from psychocounsel.metrics.intervals import difference_interval, mean_intervals
 
 # Figures of exams: accuracy with intervals, baselines, effect of the order of choices, and differences to the base.
@@ -328,17 +328,17 @@ def _rubric_setting(rubric_set: RubricSet, ratings: Sequence[RubricRating]) -> R
     scores = rubric_scores(rubric_set, ratings)
     judges = [*dict.fromkeys(rating.judge for rating in ratings)]
     replies = {(rating.item, rating.seed, rating.sample): rating.reply_outcome for rating in ratings}
-    topics = np.array([item.topic or "" for item in rubric_set.items])
+    topics, least = np.array([item.topic or "" for item in rubric_set.items]), 1 - _largest_range(rubric_set)
     return {
-        **_mean_score(scores),
+        **_mean_score(scores, least),
         "replies": dict(sorted(Counter(replies.values()).items())),
         "ratings": dict(sorted(Counter(rating.outcome or "not asked" for rating in ratings).items())),
         "judges": {
-            name: _mean_score(rubric_scores(rubric_set, [rating for rating in ratings if rating.judge == name]))
+            name: _mean_score(rubric_scores(rubric_set, [rating for rating in ratings if rating.judge == name]), least)
             for name in judges
         },
         "criteria": _by_criterion(rubric_set, ratings),
-        "topics": {str(topic): _mean_score(scores[topics == topic]) for topic in sorted({*topics} - {""})},
+        "topics": {str(topic): _mean_score(scores[topics == topic], least) for topic in sorted({*topics} - {""})},
     }
 
 
@@ -370,23 +370,25 @@ def _difference(
     known = ~np.isnan(by_judge)
     rows = known.any(0)
     change = np.where(known, by_judge, 0).sum(0)[rows] / known.sum(0)[rows]
-    largest = max(_range(item) for item in rubric_set.items)
+    largest = _largest_range(rubric_set)
     interval = [*difference_interval(change, np.arange(len(change)), largest)] if len(change) else None
     return _against(base, change, interval)
 
 
-def _range(item: RubricItem) -> float:
-    """Return the largest possible score of an item less the smallest one."""
-    points = [criterion.points for criterion in item.criteria]
-    return sum(map(abs, points)) / sum(gain for gain in points if gain > 0)
+def _largest_range(rubric_set: RubricSet) -> float:
+    """Return the largest possible score, which is 1, less the smallest one of any item."""
+    points = [[criterion.points for criterion in item.criteria] for item in rubric_set.items]
+    return max(sum(map(abs, of_item)) / sum(gain for gain in of_item if gain > 0) for of_item in points)
 
 
-def _mean_score(scores: np.ndarray) -> MeanScore:
+def _mean_score(scores: np.ndarray, least: float = 0.0) -> MeanScore:
+    """Return the mean of scores from `least` to 1, with the interval of a share of this range."""
     known = scores[~np.isnan(scores)]
     if not len(known):
         return {"items": 0, "score": None, "interval": None}
-    low, high = mean_intervals(known[:, None], np.arange(len(known)))[0]
-    return {"items": len(known), "score": float(known.mean()), "interval": [float(low), float(high)]}
+    shares = (known[:, None] - least) / (1 - least)
+    ends = least + (1 - least) * mean_intervals(shares, np.arange(len(known)), shares=True)[0]
+    return {"items": len(known), "score": float(known.mean()), "interval": ends.tolist()}
 
 
 def is_rateable(outcome: str, text: str) -> bool:

@@ -234,7 +234,7 @@ def _slices(rubrics: Sequence[_Rubric]) -> list[ReportTable]:
 
 # General ability: results of lm-eval, and the loss that training caused
 
-_WORSE = {True: "worse: the whole interval is below 0", False: "no loss shown", None: ""}
+_WORSE = {True: "worse: the whole interval is a loss", False: "no loss shown", None: ""}
 
 
 def _ability(runs: Sequence[Titled[ExternalFigures]]) -> list[ReportTable]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -230,6 +231,9 @@ def _left_out(config: DictConfig, files: EvaluationDir) -> Iterator[str]:
 # Run of a part of the gate: an evaluation with its own steps in `RUN/parts/NAME`, which uses the gate's journal.
 
 
+_ADVICE = re.compile(r" with steps=\[\S*\]")  # a gate has no such key: its next run asks again for what failed
+
+
 def run_part(name: str, context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """Run the due steps of a part and return its metrics.
 
@@ -248,7 +252,7 @@ def run_part(name: str, context: StepContext[EvaluationDir]) -> dict[str, Any]:
 
     def say(line: str) -> None:
         if config.verbose or running[-1] != course.steps[-1]:
-            context.say(f"  {line}")
+            context.say(f"  {_ADVICE.sub('', line)}")
 
     records = run_steps(course, replace(context, config=config, files=files, say=say), running.append)
     metrics = records[course.steps[-1]]["metrics"]

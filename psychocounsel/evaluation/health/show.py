@@ -36,7 +36,8 @@ from psychocounsel.metrics.win_rates import SMALL
 _SHARES = [name for name, figure in FIGURES.items() if figure.share]
 _MEASURES = [name for name, figure in FIGURES.items() if not figure.share]
 _HEADINGS = ["evaluation", "contestant", "length limit"]
-_BY_SPEECH = "intervals are computed over speeches"
+_BY_CLIENT = "intervals are computed over clients"
+_FEW = f"fewer than {SMALL} clients: too few to stand for others"
 _VERDICTS = (
     "kept: the whole interval is within the limit; exceeded: all of it is above; undecided: too few speeches to tell"
 )
@@ -62,7 +63,7 @@ def health_blocks(runs: Sequence[Titled[HealthFigures]]) -> list[Block]:
     contestants = [*_contestants(runs)]
     return [
         *warnings_of([(run.title, run.figures["warnings"]) for run in runs]),
-        *_few_speeches(contestants),
+        *_few_clients(contestants),
         *_share_chart(contestants),
         *_figure_table("health-shares", "Health of replies: shares", contestants, _SHARES, _VERDICTS),
         *_figure_table("health-measures", "Health of replies: measures", contestants, _MEASURES),
@@ -102,7 +103,7 @@ def _conclusion(model: str, variant: HealthVariant) -> Conclusion:
     limits = [check["limit"] for check in undecided]
     missing = [f"Health of {model}: more speeches. {_enough(min(limits))}"] if limits else []
     tones = {"beyond": "bad", UNDECIDED: "undecided", "within": "good"}
-    few = ["fewer than 30 speeches: too few to stand for other clients"] if health["prompts"] < SMALL else []
+    few = [_FEW] if _is_small(health) else []
     return Conclusion(word, text, tones[word], few, missing)
 
 
@@ -134,11 +135,14 @@ def _contestants(runs: Sequence[Titled[HealthFigures]]) -> Iterator[_Contestant]
                 yield _Contestant(run.title, name, limit, label, health)
 
 
-def _few_speeches(contestants: Sequence[_Contestant]) -> Iterator[Paragraph]:
-    labels = [contestant.label for contestant in contestants if contestant.health["prompts"] < SMALL]
+def _few_clients(contestants: Sequence[_Contestant]) -> Iterator[Paragraph]:
+    labels = [contestant.label for contestant in contestants if _is_small(contestant.health)]
     if labels:
-        caution = f"{', '.join(labels)}: fewer than {SMALL} speeches: too few to stand for other clients"
-        yield Paragraph(caution, "warning")
+        yield Paragraph(f"{', '.join(labels)}: {_FEW}", "warning")
+
+
+def _is_small(health: ContestantHealth) -> bool:
+    return max(figure.get("clients", figure["prompts"]) for figure in health["figures"].values()) < SMALL
 
 
 def _share_chart(contestants: Sequence[_Contestant]) -> list[Chart]:
@@ -148,7 +152,7 @@ def _share_chart(contestants: Sequence[_Contestant]) -> list[Chart]:
         curves += points(contestant.label, shares, "figure", number, len(contestants), "mean")
     ticks = [FIGURES[name].title for name in _SHARES]
     notes = [
-        "Bars are 95 % intervals over speeches.",
+        "Bars are 95 % intervals over clients.",
         "A question at the end and formatting are neither good nor bad.",
     ]
     chart = Chart("health", "Health of replies", "share of replies", curves, ticks=ticks, notes=notes)
@@ -169,7 +173,7 @@ def _figure_table(
             row = [FIGURES[figure].title, count(mean["prompts"]), count(mean["replies"]), value, *limit]
             rows.append([*contestant.head, *row])
     headings = [*_HEADINGS, "figure", "speeches", "replies", "value", "limit", "verdict"]
-    undefined = f"{_BY_SPEECH}; a reply for which a figure is undefined is omitted from that figure"
+    undefined = f"{_BY_CLIENT}; a reply for which a figure is undefined is omitted from that figure"
     return report_table(name, title, headings, rows, undefined, *notes)
 
 
@@ -190,7 +194,7 @@ def _differences(
                     rows.append([*head, *row])
     headings = ["evaluation", "model", "minus", "length limit", "figure", "speeches", "model's", "base's", "difference"]
     notes = [
-        f"minus: the contestant subtracted; paired by speech; {_BY_SPEECH}, not corrected for the number of figures",
+        f"minus: the contestant subtracted; paired by speech; {_BY_CLIENT}, not corrected for the number of figures",
         "unclear: the interval of the difference includes 0",
         "intervals of both means are in the tables above",
     ]

@@ -42,12 +42,14 @@ class ControlledSpeech:
         prompt: messages that end on the client's turn.
         anchors: the best reply of the data, and the median one if the data hold at least three, by BEST and MEDIAN.
         controls: control by kind; kinds that cannot be made from this speech are missing.
+        client: number of the client; speeches of one client are not independent.
     """
 
     id: str
     prompt: list[Message]
     anchors: dict[str, str]
     controls: dict[str, str]
+    client: int
 
     def texts(self) -> list[str]:
         return [*self.anchors.values(), *self.controls.values()]
@@ -75,7 +77,8 @@ def _controlled(clients: Clients, number: int, replies: Sequence[str], prompt: s
     material = clients.material(number, rng)
     controls = {kind: text for kind in KINDS if (text := control_of(kind, material, rng)) is not None}
     anchors = {BEST: replies[0]} | ({MEDIAN: replies[len(replies) // 2]} if len(replies) > 2 else {})
-    return ControlledSpeech(speech_id(prompt), clients.good[number].prompt, anchors, controls)
+    client = int(clients.component[number])
+    return ControlledSpeech(speech_id(prompt), clients.good[number].prompt, anchors, controls, client)
 
 
 def _ranked(rows: Sequence[Example]) -> list[str]:
@@ -113,28 +116,30 @@ class Share(TypedDict):
 ControlFigures = dict[str, dict[str, Share]]  # by kind of control, then by BEST and MEDIAN
 
 
-def control_figures(verdicts: Iterable[tuple[str, str, float]]) -> ControlFigures:
-    """Return the figures of one judge from (kind of control, BEST or MEDIAN, 1 for a preferred control, 0.5 for a tie, 0).
+Verdict = tuple[
+    int, str, str, float
+]  # client, kind of control, BEST or MEDIAN, 1 for a preferred control, 0.5 for a tie, 0
 
-    Each verdict is about another speech; NaN (no verdict) is left out.
-    """
-    won: dict[tuple[str, str], list[float]] = {}
-    for kind, anchor, score in verdicts:
+
+def control_figures(verdicts: Iterable[Verdict]) -> ControlFigures:
+    """Return the figures of one judge. Each verdict is about another speech; NaN (no verdict) is left out."""
+    won: dict[tuple[str, str], list[tuple[float, int]]] = {}
+    for client, kind, anchor, score in verdicts:
         if not np.isnan(score):
-            won.setdefault((kind, anchor), []).append(score)
+            won.setdefault((kind, anchor), []).append((score, client))
     figures: ControlFigures = {}
     for kind in KINDS:
         for anchor in (BEST, MEDIAN):
-            if scores := won.get((kind, anchor)):
-                figures.setdefault(kind, {})[anchor] = share_of(scores)
+            if known := won.get((kind, anchor)):
+                shares = figures.setdefault(kind, {})
+                shares[anchor] = share_of([score for score, _ in known], [client for _, client in known])
     return figures
 
 
-def share_of(scores: Sequence[float], clients: Sequence[int] | None = None) -> Share:
-    """Return the mean of scores from 0 to 1, one a speech, with its interval over `clients`; None: each has one speech."""
+def share_of(scores: Sequence[float], clients: Sequence[int]) -> Share:
+    """Return the mean of scores from 0 to 1, one a speech, with its interval over `clients`."""
     values = np.array(scores, np.float64)
-    clusters = np.arange(len(values)) if clients is None else np.array(clients)
-    low, high = mean_intervals(values[:, None], clusters, shares=True)[0].tolist()
+    low, high = mean_intervals(values[:, None], np.array(clients), shares=True)[0].tolist()
     return {"value": float(values.mean()), "low": low, "high": high, "speeches": len(values)}
 
 
@@ -146,7 +151,7 @@ def scored_figures(speeches: Sequence[ControlledSpeech], rewards: Sequence[float
         anchors = {name: next(numbers) for name in speech.anchors}
         controls = {kind: next(numbers) for kind in speech.controls}
         verdicts += [
-            (kind, name, float("nan") if np.isnan(ours - theirs) else 0.5 + 0.5 * float(np.sign(ours - theirs)))
+            (speech.client, kind, name, 0.5 + 0.5 * float(np.sign(ours - theirs)))
             for kind, ours in controls.items()
             for name, theirs in anchors.items()
         ]
@@ -169,8 +174,8 @@ def control_pairs(speeches: Sequence[ControlledSpeech]) -> list[Example]:
 
 def ranked_figures(speeches: Sequence[ControlledSpeech], verdicts: Sequence[float]) -> ControlFigures:
     """Return the figures of a judge from its verdicts on `control_pairs`: from 1, if the best reply is better, to -1; NaN."""
-    kinds = [kind for speech in speeches for kind in speech.controls]
-    return control_figures((kind, BEST, (1 - verdict) / 2) for kind, verdict in zip(kinds, verdicts, strict=True))
+    kinds = [(speech.client, kind) for speech in speeches for kind in speech.controls]
+    return control_figures((*kind, BEST, (1 - verdict) / 2) for kind, verdict in zip(kinds, verdicts, strict=True))
 
 
 def overlap_figures(speeches: Sequence[ControlledSpeech]) -> ControlFigures:
@@ -234,7 +239,7 @@ def control_table(runs: Sequence[Titled[Mapping[str, ControlFigures]]], name: st
     ]
     headings = ["evaluation", "judge", "control", "preferred to the best reply", "to the median reply", "speeches"]
     notes = [
-        "controls are made by rule from the speech and the best reply; a tie counts half; intervals over speeches",
+        "controls are made by rule from the speech and the best reply; a tie counts half; intervals over clients",
         f"a judge that prefers a control in more than {100 * limit:g} % of the speeches cannot tell which model is better",
     ]
     return report_table(name, "Judges on controls: replies that no reader would prefer", headings, rows, *notes)

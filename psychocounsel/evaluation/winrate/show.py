@@ -34,7 +34,7 @@ from psychocounsel.evaluation.winrate.figures import (
 
 Runs = Sequence[Titled[WinrateFigures]]
 _HEADINGS = ["evaluation", "model", "against", "length limit"]
-_BY_SPEECH = "intervals are computed over speeches"
+_BY_CLIENT = "intervals are computed over clients"
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _conclusion(contest: _Contest, figures: WinrateFigures, cautions: Sequence[s
         told, reserve = "wins against" if side == 1 else "loses to", ""
     text = f"{contest.model} {told} {contest.opponent}{where}: {reserve}it wins in {percent_text(rate, 'value')}"
     text += f" of {prompts} speeches. {_judges(figures)}"
-    few = ["fewer than 30 speeches: too few to stand for other clients"] if overall["small"] else []
+    few = ["fewer than 30 clients: too few to stand for others"] if overall["small"] else []
     missing = [f"{contest.model} against {contest.opponent}: more speeches, or more samples"] if side is None else []
     missing += (
         [] if contest.figures["experts"]["together"] else ["Experts who compare these replies (psychocounsel review)"]
@@ -228,11 +228,11 @@ def _headline(contests: Sequence[_Contest]) -> list[ReportTable]:
         "a reply that is empty, cut, a loop, an echo, a recital or in another language is lost, and two such replies tie; "
         "by the judges alone: without this rule",
         "each speech has weight 1, a tie is half a win, and every pair is judged in both orders",
-        f"{_BY_SPEECH}; p is two-sided; Holm p is adjusted over the opponents of one evaluation",
+        f"{_BY_CLIENT}; p is two-sided; Holm p is adjusted over the opponents of one evaluation",
         "at equal length: a regression on the difference in length, as in AlpacaEval 2",
     ]
     if any(contest.figures["overall"]["small"] for contest in contests):
-        notes += ["few speeches: fewer than 30, too few to stand for other clients"]
+        notes += ["few clients: fewer than 30, too few to stand for others"]
     if any(contest.figures["overall"]["unjudged"] for contest in contests):
         notes += ["without a verdict: pairs that lack it in one order or both; no figure includes them"]
     if any(contest.figures["experts"]["together"] is None for contest in contests):
@@ -247,7 +247,7 @@ def _experts(agreement: AgreementResult | None) -> tuple[Cell, Cell]:
 def _note(overall: PairResult) -> str:
     if not overall["prompts"]:
         return "no pair has a verdict in both orders"
-    notes = ["few speeches"] if overall["small"] else []
+    notes = ["few clients"] if overall["small"] else []
     notes += [f"{overall['unjudged']} without a verdict"] if overall["unjudged"] else []
     return "; ".join(notes)
 
@@ -258,7 +258,7 @@ def _overview_chart(contests: Sequence[_Contest]) -> list[Chart]:
     controlled = {place: contest.figures["length_controlled"]["win_rate"] for place, contest in enumerate(contests)}
     curves = points("win rate", overall, "comparison", 0, 2) + points("at equal length", controlled, "comparison", 1, 2)
     ticks = [contest.label for contest in contests]
-    notes = ["At one half, both models are preferred equally often.", "Bars are 95 % intervals over speeches."]
+    notes = ["At one half, both models are preferred equally often.", "Bars are 95 % intervals over clients."]
     title = "Win rates with their intervals"
     chart = Chart("win-rate-overview", title, "win rate", curves, ticks=ticks, reference=0.5, notes=notes)
     return [chart] if curves else []
@@ -280,7 +280,7 @@ def _principle_chart(contests: Sequence[_Contest]) -> list[Chart]:
 
 # Win rates by principle, and by judge, risk and topic
 
-_FEW = "few speeches: fewer than 30, too few for a conclusion"
+_FEW = "few clients: fewer than 30, too few for a conclusion"
 _Slicing = Literal["by_judge", "risk", "topics"]
 _SLICINGS: dict[_Slicing, str] = {"by_judge": "judge", "risk": "risk", "topics": "topic"}
 
@@ -293,7 +293,7 @@ def _by_principle(contests: Sequence[_Contest]) -> list[ReportTable]:
         for name in PRINCIPLES
         if name in contest.figures["principles"]
     ]
-    notes = ["only judges that rate principles are counted; reward models and experts do not", _BY_SPEECH, _FEW]
+    notes = ["only judges that rate principles are counted; reward models and experts do not", _BY_CLIENT, _FEW]
     return report_table("win-rate-by-principle", "Win rates on each principle", headings, rows, *notes)
 
 
@@ -306,7 +306,7 @@ def _by_slice(contests: Sequence[_Contest]) -> list[ReportTable]:
         for slicing, kind in _SLICINGS.items()
         for name, result in contest.figures[slicing].items()
     ]
-    notes = [f"{_BY_SPEECH}, without correction for the number of slices", _FEW]
+    notes = [f"{_BY_CLIENT}, without correction for the number of slices", _FEW]
     if any(contest.figures["experts"]["together"] for contest in contests):
         notes += ["agreement with experts is computed for each judge, and for all judges in the table of win rates"]
     return report_table("win-rate-slices", "Win rates by judge, risk and topic", headings, rows, *notes)
@@ -317,7 +317,7 @@ def _of_judge(figures: OpponentResult, slicing: _Slicing, name: str) -> Agreemen
 
 
 def _slice_cells(result: PairResult) -> list[Cell]:
-    few = "few speeches" if result["small"] else ""
+    few = "few clients" if result["small"] else ""
     return [count(result["prompts"]), count(result["rows"]), measured(result["win_rate"], percent=True), few]
 
 
@@ -409,7 +409,7 @@ def _anchors(runs: Runs) -> list[ReportTable]:
     headings = ["evaluation", "length limit", "model", "against", "win rate", "by the judges alone", "speeches"]
     notes = [
         "above 50 % against the best reply, a small model is no better than its author: the judges are at fault",
-        _BY_SPEECH,
+        _BY_CLIENT,
     ]
     return report_table("win-rate-anchors", "Win rates against replies of the data", headings, rows, *notes)
 
@@ -461,7 +461,7 @@ def _agreements(runs: Runs) -> list[ReportTable]:
             [*head, pair["judge"], f"expert {pair['expert']}", *_agreement(pair["agreement"])]
             for pair in variant["experts"]
         ]
-    notes = ["labels: better, tie or worse; kappa (Cohen) and AC1 (Gwet) are corrected for chance", _BY_SPEECH]
+    notes = ["labels: better, tie or worse; kappa (Cohen) and AC1 (Gwet) are corrected for chance", _BY_CLIENT]
     title = "Agreement of judges with each other and with experts"
     return report_table("judge-agreement", title, headings, rows, *notes)
 
@@ -479,7 +479,7 @@ def _rankings(runs: Runs) -> list[ReportTable]:
         for name, strength in variant["ranking"]["strengths"].items()
     ]
     headings = ["evaluation", "length limit", "model", "Elo", "log-odds"]
-    note = f"Bradley-Terry strengths: 400 Elo points are odds of 10 to 1, the mean is 1000; {_BY_SPEECH}"
+    note = f"Bradley-Terry strengths: 400 Elo points are odds of 10 to 1, the mean is 1000; {_BY_CLIENT}"
     return report_table("bradley-terry", "One scale for all models", headings, rows, note)
 
 

@@ -19,6 +19,7 @@ from psychocounsel.evaluation.judging.controls import (
     CONTROL,
     DATA,
     ControlFigures,
+    Verdict,
     control_figures,
     fooled_by,
     fooled_line,
@@ -109,14 +110,15 @@ def winrate_warnings(figures: WinrateFigures) -> Iterator[str]:
 _OF_CONTROLS = ("judge", "speech", "length_limit", "sample", "first_setting", "first_seed", "second_setting", "overall")
 
 
-def judge_controls(rows: Iterable[Row]) -> dict[str, ControlFigures]:
-    """Return each judge's preferences for controls, from rows of controls.parquet."""
-    verdicts: dict[str, list[tuple[str, str, float]]] = {}
+def judge_controls(rows: Iterable[Row], clients: Mapping[str, int]) -> dict[str, ControlFigures]:
+    """Return each judge's preferences for controls, from rows of controls.parquet. `clients`: the client of each speech."""
+    verdicts: dict[str, list[Verdict]] = {}
     for row in rows:
         setting, _, kind = row["first_setting"].partition(" ")
         if setting == CONTROL:
             anchor = row["second_setting"].removeprefix(f"{DATA} ")
-            verdicts.setdefault(row["judge"], []).append((kind, anchor, _score(row["overall"])))
+            score = _score(row["overall"])
+            verdicts.setdefault(row["judge"], []).append((clients[row["speech"]], kind, anchor, score))
     return {judge: control_figures(of_judge) for judge, of_judge in verdicts.items()}
 
 
@@ -231,7 +233,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         "left_out": 0 if config.evaluation.include_near else _near(files),
         "roles": judge_roles(config),
         **verdict_counts(files),
-        "controls": {"limit": config.evaluation.max_control, "judges": judge_controls(rows)},
+        "controls": {"limit": config.evaluation.max_control, "judges": judge_controls(rows, clients)},
         "variants": [
             _variant(variant, replied, experts, options)
             | {"anchors": anchors(rows, variant.length_limit, lost, clients)}

@@ -179,7 +179,7 @@ def run_status(
     if kind in (AUDIT, EVALUATION) and summary.get("status") in OF_GATES:
         return str(summary["status"])
     verdict = tried[-1]["verdict"] if tried else ""
-    if FAILED in (verdict, summary.get("status")) or verdict == "crashed":
+    if FAILED in (verdict, summary.get("status"), state.get("phase")) or verdict == "crashed":
         return FAILED
     if summary.get("status") not in (None, STOPPED):
         problems.append(f"ended with the status `{summary['status']}`")

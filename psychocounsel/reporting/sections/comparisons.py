@@ -210,12 +210,15 @@ def families(material: Material) -> list[Family]:
         groups += _of_trainings(name, [run for run in trained if is_reward_model(run) is chosen])
     for what, metric in _OF_EVALUATIONS.items():
         runs = [run for run in material.of(EVALUATION) if run.what == what and run.is_finished]
-        by_opponent: dict[str, list[RunMaterial]] = {}  # shares won against different opponents have no order
-        for run in _with_figure(runs, metric):
-            by_opponent.setdefault(_opponents(run), []).append(run)
-        for opponents, known in by_opponent.items():
-            name = f"evaluations ({what}{f' against {opponents}' if len(by_opponent) > 1 else ''})"
-            groups.append(_family(name, metric, "auto", "it is the main figure of this evaluation", known))
+        known = _with_figure(runs, metric)
+        several = [len({*map(name, known)}) > 1 for name in (_opponents, _judges)]
+        alike: dict[str, list[RunMaterial]] = {}  # shares against other opponents, or by other judges, have no order
+        for run in known:
+            against = f" against {_opponents(run)}" if several[0] else ""
+            alike.setdefault(against + (f" by {_judges(run)}" if several[1] else ""), []).append(run)
+        for terms, of_terms in alike.items():
+            name = f"evaluations ({what}{terms})"
+            groups.append(_family(name, metric, "auto", "it is the main figure of this evaluation", of_terms))
     return groups
 
 
@@ -226,6 +229,12 @@ def _opponents(run: RunMaterial) -> str:
     return listed(
         sorted({name for variant in run.figures.get("variants") or [] for name in variant["opponents"]}) or ["?"]
     )
+
+
+def _judges(run: RunMaterial) -> str:
+    """Return the names of the judges of a win rate or of safety; "" for other evaluations."""
+    key = {"winrate": "verdicts", "safety": "judges"}.get(run.what)
+    return listed(sorted(run.figures.get(key) or ["?"])) if key else ""
 
 
 def is_reward_model(run: RunMaterial) -> bool:

@@ -33,10 +33,10 @@ def test_counts_of_pairs_and_distinct_prompts() -> None:
 
 def test_the_next_command_keeps_overrides_but_those_that_it_gives_itself(tmp_path: Path) -> None:
     (tmp_path / "overrides.txt").write_text(
-        "model.path=my model\nalgo.beta=0.5\n+seed=4\nrun_dir=runs/a\nmax_steps=9\n"
+        "model.path=my model\nzero='1'\nalgo.beta=0.5\n+seed=4\nrun_dir=runs/a\nmax_steps=9\n"
     )
     run = Run(tmp_path, OmegaConf.create({"code_path": []}), 0, 1, 1, None)  # type: ignore[arg-type]
-    assert _typed(run, ("algo.beta", "seed")) == ["'model.path=my model'", "max_steps=9"]
+    assert _typed(run, ("algo.beta", "seed")) == ["'model.path=my model'", "zero=1", "max_steps=9"]
 
 
 def test_after_a_reward_model_comes_its_evaluation_on_the_same_data(tmp_path: Path) -> None:

@@ -166,7 +166,7 @@ def test_judges_rate_each_reply_once_and_what_is_missing_is_not_scored(tmp_path:
     assert len(rubric_scores(found, ratings)) == 10
 
 
-def test_equal_differences_of_scores_promise_no_certainty() -> None:
+def test_equal_scores_and_equal_differences_promise_no_certainty() -> None:
     found = rubric_set("set", ROWS, {}, None)
 
     def rated(count: int) -> list[RubricRating]:
@@ -176,7 +176,12 @@ def test_equal_differences_of_scores_promise_no_certainty() -> None:
             for setting in ("kind", "cold")
         ]
 
-    changes = [rubric_figures(found, rated(count), base="cold")["against"]["kind"] for count in (1, 10)]
+    one, ten = (rubric_figures(found, rated(count), base="cold") for count in (1, 10))
+    for of, missed in ((one, 1 - 0.025), (ten, 1 - 0.025 ** (1 / 10))):
+        kind = of["settings"]["kind"]
+        assert kind["score"] == 1 and kind["interval"] == pytest.approx([1 - missed * 12 / 8, 1])
+        assert kind["criteria"]["empathy"]["interval"] == pytest.approx([1 - missed, 1])
+    changes = [of["against"]["kind"] for of in (one, ten)]
     assert [change["difference"] for change in changes] == pytest.approx([5 / 8, 5 / 8])
     (low, high), (low_of_ten, high_of_ten) = (change["interval"] or [0, 0] for change in changes)
     assert low < 0 < 5 / 8 < high, "one item proves nothing"

@@ -149,7 +149,7 @@ def test_general_ability_has_its_loss_and_no_invented_interval(blocks: list[Bloc
     change, low, high = numbers(table["knows"]["difference"])
     assert change == -0.5 and low is not None and high is not None and low < -0.5 < high < 0
     assert (table["knows"]["minus"], table["knows"]["paired documents"]) == ("says_b", "8")
-    assert table["knows"]["verdict"] == "worse: the whole interval is below 0"
+    assert table["knows"]["verdict"] == "worse: the whole interval is a loss"
 
 
 def test_what_was_not_measured_has_no_table(figures: ExternalFigures) -> None:

@@ -12,7 +12,7 @@ from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.evaluation.contestants import replies_step
 from psychocounsel.evaluation.health import figures_step
 from psychocounsel.evaluation.health.figures import HealthFigures
-from psychocounsel.evaluation.health.show import health_blocks, limit_warnings
+from psychocounsel.evaluation.health.show import health_blocks, health_conclusions, limit_warnings
 from psychocounsel.storage.files import read_json
 from tests.support.contests import PROMPTS, contest, context, data, replies
 from tests.support.shown_blocks import chart, column, numbers, rows, said, tables, written
@@ -101,7 +101,7 @@ def test_several_evaluations_share_the_tables(figures: HealthFigures, blocks: li
     assert "evaluation" not in rows(blocks, "health-replies")[0]
     assert said(both, "warning") == [
         "two: mine: loop",
-        "one: mine, one: base, two: mine, two: base: fewer than 30 speeches: too few to stand for other clients",
+        "one: mine, one: base, two: mine, two: base: fewer than 30 clients: too few to stand for others",
     ]
     assert [curve.title for curve in chart(both, "health").curves] == [
         "one: mine",
@@ -122,6 +122,12 @@ def test_the_terminal_shows_figures_and_warnings_but_no_text() -> None:
         for speech in speeches
     ]
     variants = figures_step.summarise(made, speeches, "mine")
+    of_turns = figures_step.summarise(
+        made, speeches, "mine", clients={str(number): number % 20 for number in range(40)}
+    )
+    for found, cautions in ((variants, 0), (of_turns, 1)):  # forty clients, and forty turns of twenty clients
+        told = health_conclusions({"evaluation": "health", "model": "mine", "variants": found, "warnings": []})
+        assert len(told[0].cautions) == cautions
     warnings = [*limit_warnings(variants)]
     loops = "mine (replies of at most 150 words): loop: 100.0 % (91.2 to 100.0), above the limit of 2 %"
     assert loops in warnings

@@ -39,6 +39,14 @@ def test_the_best_and_the_median_reply_follow_the_ratings() -> None:
     assert speech.anchors == {BEST: "d", MEDIAN: "b"}, "d 5, a 4, b 2, c 1"
 
 
+def test_the_turns_of_a_session_are_speeches_of_one_client() -> None:
+    [first] = pairs(1)
+    turns = [{"role": "assistant", "content": "How long?"}, {"role": "user", "content": "Years."}]
+    later = Example("later", "row", [*first.prompt, *turns], ["Better later reply.", "Worse."])
+    assert len({speech.client for speech in controlled_speeches([first, later], PROMPT, 9)}) == 1
+    assert len({speech.client for speech in controlled_speeches([*pairs(2), later], PROMPT, 9)}) == 2
+
+
 def test_without_ratings_the_best_reply_wins_its_pairs_and_a_bad_one_is_no_anchor() -> None:
     rows = [
         example(1, ["a", "b"]),
@@ -63,11 +71,12 @@ def test_the_choice_and_the_texts_depend_on_the_data_alone() -> None:
 
 
 def test_figures_are_shares_of_speeches_and_ties_count_half() -> None:
-    verdicts = [("echo", BEST, score) for score in (1, 0, 0.5, float("nan"))] + [("loop", BEST, 0.0)] * 10
+    verdicts = [(client, "echo", BEST, score) for client, score in enumerate((1, 0, 0.5, float("nan")))]
+    verdicts += [(client % 10, "loop", BEST, 0.0) for client in range(20)]  # two speeches of each client
     figures = control_figures(verdicts)
     assert figures["echo"][BEST]["value"] == 0.5 and figures["echo"][BEST]["speeches"] == 3
     low, high = constant_interval(0.0, 10)
-    assert figures["loop"] == {BEST: {"value": 0.0, "low": low, "high": high, "speeches": 10}}
+    assert figures["loop"] == {BEST: {"value": 0.0, "low": low, "high": high, "speeches": 20}}
     assert fooled_by(figures, 0.1) == ["echo"] and fooled_by(figures, 0.5) == []
     assert worst_control(figures, "m_") == {"m_worst_control": 0.5} and worst_control({}) == {}
     assert (
@@ -124,7 +133,7 @@ def test_word_overlap_prefers_echoes() -> None:
 def test_a_ranker_sees_the_best_reply_against_each_control() -> None:
     speeches = [
         ControlledSpeech(
-            "s", [{"role": "user", "content": "Hm."}], {BEST: "good", MEDIAN: "so"}, {"echo": "Hm.", "cut": "go"}
+            "s", [{"role": "user", "content": "Hm."}], {BEST: "good", MEDIAN: "so"}, {"echo": "Hm.", "cut": "go"}, 0
         )
     ]
     assert [row.replies for row in control_pairs(speeches)] == [["good", "Hm."], ["good", "go"]]

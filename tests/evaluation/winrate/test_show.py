@@ -104,7 +104,7 @@ def test_headlines_are_the_win_rates_of_the_verdicts(
         assert numbers(row["at equal length"]) == written(against["length_controlled"]["win_rate"])
         assert (row["p"].value, row["Holm p"].value) == (against["p"], against["p_adjusted"])
         assert (row["speeches"], row["pairs"], row["model"]) == ("12", "12", "mine")
-        assert row["note"] == "few speeches"
+        assert row["note"] == "few clients"
     assert len({value for value, _, _ in map(numbers, column(table, "win rate"))}) > 1, (
         "otherwise mixed-up rows would go unnoticed"
     )

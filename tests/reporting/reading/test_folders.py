@@ -13,6 +13,7 @@ from psychocounsel.reporting.maker import Options, make_report
 from psychocounsel.reporting.material import Material, RunMaterial
 from psychocounsel.reporting.reading.folders import read_material
 from psychocounsel.reporting.reading.runs import dataset_counts
+from psychocounsel.rundir.results import write_state
 from psychocounsel.storage.locks import Lock
 from tests.support.annotated_dir import annotated, rows_of
 from tests.support.report_folders import (
@@ -132,13 +133,15 @@ def test_confidential_data_of_one_run_hide_the_texts_of_all(tmp_path: Path) -> N
 
 
 def test_what_became_of_a_run(tmp_path: Path) -> None:
-    for name, status in (("stopped", "stopped"), ("failed", "failed"), ("killed", None), ("live", None)):
+    ends = {"stopped": "stopped", "failed": "failed", "crashed": None, "killed": None, "live": None}
+    for name, status in ends.items():
         training_run(
             tmp_path / name, status=status, lines=[{"step": 1, "attempt": 1, "loss": 0.5, "step_seconds": 1.0}]
         )
     empty = training_run(tmp_path / "waits", status=None, lines=[])
     (empty / "state.json").unlink()
     shutil.rmtree(empty / "logs")
+    write_state(tmp_path / "crashed", 1, "failed", 0, None)
     lock = Lock(tmp_path / "live" / "owner.json")
     assert lock.take()
     try:
@@ -149,6 +152,7 @@ def test_what_became_of_a_run(tmp_path: Path) -> None:
     assert states == {
         "stopped": "stopped",
         "failed": "failed",
+        "crashed": "failed",
         "killed": "stopped",
         "live": "running",
         "waits": "not run",

@@ -309,7 +309,7 @@ def test_a_win_is_in_doubt_if_the_judges_prefer_the_model_to_the_best_reply(tmp_
     assert fault in line
 
 
-def test_win_rates_against_different_opponents_have_no_order(tmp_path: Path) -> None:
+def test_win_rates_against_different_opponents_or_by_different_judges_have_no_order(tmp_path: Path) -> None:
     runs = list[RunMaterial]()
     for name, opponent in (("a", "base"), ("b", "base"), ("c", "sft")):
         run = winrate_run(str(tmp_path))
@@ -321,3 +321,6 @@ def test_win_rates_against_different_opponents_have_no_order(tmp_path: Path) -> 
         )
     found = [(family.name, len(family.runs)) for family in families(material_of(*runs))]
     assert found == [("evaluations (winrate against base)", 2), ("evaluations (winrate against sft)", 1)]
+    runs[1].figures["verdicts"] = {"strict": {"text": 71}}
+    found = [(family.name, len(family.runs)) for family in families(material_of(*runs[:2]))]
+    assert found == [("evaluations (winrate by r)", 1), ("evaluations (winrate by strict)", 1)]
