@@ -15,13 +15,13 @@ from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.job import Job, made_nothing
 from psychocounsel.cluster.slurm.code_copies import remove_unused, store_of
 from psychocounsel.cluster.starting import by_cluster
-from psychocounsel.cluster.states import Row, refuse_unknown_index, rows
+from psychocounsel.cluster.states import Row, refuse_unknown_index, rows, rows_of
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.manifest import check_can_go_on
 from psychocounsel.rundir.paths import RunDir, SubmissionHome, cell_record
 from psychocounsel.rundir.run_config import is_run, read_run, read_section, write_config
 from psychocounsel.rundir.submissions import home_of
-from psychocounsel.rundir.sweep import is_sweep, remove_from_table
+from psychocounsel.rundir.sweep import is_sweep, remove_from_table, shards_of
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.command import command_of
@@ -34,12 +34,13 @@ from psychocounsel.storage.files import write_atomically
 
 
 def cancel(folder: Path, indices: Sequence[int]) -> None:
-    """Ask the clusters to cancel the runs that wait or run.
+    """Ask the clusters to cancel the runs that wait or run, with their shards.
 
     Raises:
         UserError: if an index is unknown, or a cluster refuses.
     """
-    end(_chosen(rows(folder, acts=True), indices))
+    chosen = _chosen(rows(folder, acts=True), indices)
+    end([*chosen, *rows_of(shards_of(row.run_dir for row in chosen), acts=True)])
 
 
 def end(chosen: Sequence[Row]) -> None:
@@ -47,7 +48,7 @@ def end(chosen: Sequence[Row]) -> None:
     live = [row.run_dir for row in chosen if row.is_live]
     for cluster, runs in by_cluster(live, acts=True):
         cluster.cancel(runs)
-    print(f"cancelled {len(live)} runs" if live else "nothing waits or runs")
+    print(f"cancelled {len(live)} run{'s' * (len(live) > 1)}" if live else "nothing waits or runs")
 
 
 def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None:
