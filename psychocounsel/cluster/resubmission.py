@@ -52,7 +52,7 @@ def end(chosen: Sequence[Row]) -> None:
 
 
 def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None:
-    """Submit again every run that is neither finished, waiting nor running; each resumes from its checkpoint.
+    """Submit again every run that is neither finished, waiting nor running, after its shards; each resumes.
 
     Raises:
         UserError: for an index that is unknown, live or finished, a key that is neither cluster.* nor code, or a run
@@ -68,18 +68,23 @@ def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None
     chosen = _chosen(rows(folder, acts=True), indices)
     if indices and (wrong := [row for row in chosen if row.is_live or row.state == "finished"]):
         raise UserError(f"index {wrong[0].index} is {wrong[0].state}: it cannot be resubmitted")
-    todo = [row for row in chosen if not row.is_live and row.state != "finished"]
+    todo = _unfinished(chosen)
     if not todo:
         print("nothing to resubmit: every run is finished, waiting or running")
         return
+    todo = [*_unfinished(rows_of(shards_of(row.run_dir for row in todo), acts=True)), *todo]
     jobs = [_job(row, [override for override in overrides if override.key_or_group != "code"]) for row in todo]
-    groups: dict[str, list[Job]] = {}
+    groups: dict[tuple[str, Path], list[Job]] = {}
     for job in jobs:
-        groups.setdefault(job.config.cluster._target_, []).append(job)
+        groups.setdefault((job.config.cluster._target_, home_of(job.run_dir)), []).append(job)
     for members in groups.values():
         cluster: Cluster = configs.build(members[0].config, "cluster")
         with _begun_again(members):
             cluster.resubmit(members, code)
+
+
+def _unfinished(chosen: Sequence[Row]) -> list[Row]:
+    return [row for row in chosen if not row.is_live and row.state != "finished"]
 
 
 @contextmanager

@@ -6,7 +6,18 @@ from pathlib import Path
 
 from psychocounsel.blocks.terminal import aligned
 from psychocounsel.cluster import resubmission
-from psychocounsel.cluster.states import ENDED, Row, counted, lines_of, reasons, rows_of, short, telling
+from psychocounsel.cluster.states import (
+    ENDED,
+    Row,
+    beside_lines,
+    counted,
+    lines_of,
+    reasons,
+    rows_of,
+    shard_rows,
+    short,
+    telling,
+)
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import StudyDir, is_selection
 from psychocounsel.rundir.run_config import is_run
@@ -86,7 +97,7 @@ def status(folder: Path) -> tuple[str, bool]:
         UserError: if the cluster does not answer.
         DamagedFile: if `cells.json` is damaged.
     """
-    stage_rows, others = stages(folder), [row for row in rows_of(_others(folder)) if row.is_live]
+    stage_rows = stages(folder)
     rows = [row for stage in stage_rows for row in stage.rows]
     names = [name for stage in stage_rows for name in stage.names()]
     overview = [("stage", "finished", "state")]
@@ -98,23 +109,19 @@ def status(folder: Path) -> tuple[str, bool]:
     # Live jobs have no reason to show: they run, or wait for the jobs that they need.
     ended = [(row, name) for row, name in zip(rows, names, strict=True) if not row.is_live]
     lines += [*reasons([row for row, _ in ended], [name for _, name in ended]), counted(rows)]
-    for sweep in dict.fromkeys(row.run_dir.parent for row in others):
-        counts = counted([row for row in others if row.run_dir.parent == sweep])
-        kind = "shards" if sweep.parent != folder else "runs of earlier settings"
-        lines.append(f"besides, {kind}: {counts} (psychocounsel jobs status {short(sweep)})")
+    earlier, shards = [row for row in rows_of(_earlier(folder)) if row.is_live], shard_rows(rows)
+    lines += [*beside_lines(earlier, "runs of earlier settings"), *beside_lines(shards, "shards")]
     if any(row.state in ENDED for row in rows):
         lines.append("to resume: repeat the study's command (psychocounsel launch ...)")
-    return "\n".join(lines), any(row.is_live for row in [*rows, *others])
+    return "\n".join(lines), any(row.is_live for row in [*rows, *earlier, *shards])
 
 
-def _others(folder: Path) -> list[ListedRun]:
-    """Return the runs of a study besides its current jobs: runs of earlier settings, and shards."""
-    listed, sweeps = listed_runs(folder), [path for path in sorted(folder.iterdir()) if is_sweep(path)]
-    made = [run for sweep in sweeps for run in runs_of(sweep)]
-    selections = [path for sweep in sweeps for path in sorted(sweep.iterdir()) if is_selection(path) and is_run(path)]
-    known = {run.run_dir for run in listed}
-    earlier = [run for run in [*made, *(ListedRun(None, path, "") for path in selections)] if run.run_dir not in known]
-    return [*earlier, *shards_of(run.run_dir for run in [*listed, *earlier])]
+def _earlier(folder: Path) -> list[ListedRun]:
+    """Return the runs of a study's stages that are not its current jobs: those of earlier settings."""
+    known, sweeps = {run.run_dir for run in listed_runs(folder)}, [path for path in folder.iterdir() if is_sweep(path)]
+    runs = [run for sweep in sorted(sweeps) for run in runs_of(sweep)]
+    chosen = [path for sweep in sweeps for path in sweep.iterdir() if is_selection(path) and is_run(path)]
+    return [run for run in [*runs, *(ListedRun(None, path, "") for path in chosen)] if run.run_dir not in known]
 
 
 def cancel(folder: Path) -> None:
@@ -123,7 +130,8 @@ def cancel(folder: Path) -> None:
     Raises:
         UserError: if a cluster refuses or does not answer.
     """
-    resubmission.end(rows_of([*listed_runs(folder), *_others(folder)]))
+    runs = [*listed_runs(folder), *_earlier(folder)]
+    resubmission.end(rows_of([*runs, *shards_of(run.run_dir for run in runs)]))
 
 
 def refuse(folder: Path, command: str) -> None:
