@@ -14,6 +14,7 @@ from psychocounsel.rundir.paths import RunDir, StudyDir
 from psychocounsel.rundir.results import write_state, write_summary
 from psychocounsel.rundir.run_config import write_job
 from psychocounsel.rundir.sweep import add_to_table
+from psychocounsel.settings.command import command_of
 from psychocounsel.storage.locks import held
 from psychocounsel.studies import status
 
@@ -91,6 +92,8 @@ def test_runs_of_earlier_settings_and_shards_are_shown_while_they_run_and_cancel
         assert is_live
         with pytest.raises(UserError, match=f"{old}/stop {shard}/stop"):  # by files, because no queue has them
             status.cancel(study)
+        with pytest.raises(UserError, match=f"{shard} is in use"):  # both would buy the same answers
+            command_of("psychocounsel.evaluate").refuse_others_at_work(OmegaConf.create(), shards.parent)
         with pytest.raises(UserError, match=f"touch {shard}/stop"):
             resubmission.cancel(study / "dpo", [2])
 
