@@ -29,7 +29,9 @@ from psychocounsel.reward.sections import (
     settle_rewards,
 )
 from psychocounsel.reward.shipped import refuse_shipped_rewards
+from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import EvaluationDir, RunDir
+from psychocounsel.rundir.sweep import shards_of
 from psychocounsel.settings.command import Command, Presets, SharedSteps, lists_own_figures, ordered
 from psychocounsel.settings.config import typed_groups
 from psychocounsel.settings.targets import build, require_kind, target_class
@@ -119,6 +121,10 @@ class Evaluate(Command):
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         _evaluation(config).prepare(config, run_dir)
+
+    def refuse_others_at_work(self, config: DictConfig, run_dir: Path) -> None:
+        for shard in shards_of([run_dir]):  # they buy the same answers
+            refuse_if_owned(shard.run_dir)
 
     def nothing_due(self, config: DictConfig, before: DictConfig) -> bool:
         return _evaluation(config).nothing_due(config)

@@ -83,7 +83,8 @@ def _status(folder: Path, of_study: bool, watched: bool, plotted: bool) -> None:
             return status.listing(folder)
         rows = states.rows(folder)
         states.add_usage(rows)
-        return states.table(rows, folder), any(row.is_live for row in rows)
+        shards = states.shard_rows(rows)
+        return states.table(rows, folder, shards), any(row.is_live for row in [*rows, *shards])
 
     def show() -> tuple[str, bool]:
         text, is_live = overview()

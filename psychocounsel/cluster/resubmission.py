@@ -15,13 +15,13 @@ from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.job import Job, made_nothing
 from psychocounsel.cluster.slurm.code_copies import remove_unused, store_of
 from psychocounsel.cluster.starting import by_cluster
-from psychocounsel.cluster.states import Row, refuse_unknown_index, rows
+from psychocounsel.cluster.states import Row, refuse_unknown_index, rows, rows_of
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.manifest import check_can_go_on
 from psychocounsel.rundir.paths import RunDir, SubmissionHome, cell_record
 from psychocounsel.rundir.run_config import is_run, read_run, read_section, write_config
 from psychocounsel.rundir.submissions import home_of
-from psychocounsel.rundir.sweep import is_sweep, remove_from_table
+from psychocounsel.rundir.sweep import is_sweep, remove_from_table, shards_of
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.command import command_of
@@ -34,12 +34,13 @@ from psychocounsel.storage.files import write_atomically
 
 
 def cancel(folder: Path, indices: Sequence[int]) -> None:
-    """Ask the clusters to cancel the runs that wait or run.
+    """Ask the clusters to cancel the runs that wait or run, with their shards.
 
     Raises:
         UserError: if an index is unknown, or a cluster refuses.
     """
-    end(_chosen(rows(folder, acts=True), indices))
+    chosen = _chosen(rows(folder, acts=True), indices)
+    end([*chosen, *rows_of(shards_of(row.run_dir for row in chosen), acts=True)])
 
 
 def end(chosen: Sequence[Row]) -> None:
@@ -47,11 +48,11 @@ def end(chosen: Sequence[Row]) -> None:
     live = [row.run_dir for row in chosen if row.is_live]
     for cluster, runs in by_cluster(live, acts=True):
         cluster.cancel(runs)
-    print(f"cancelled {len(live)} runs" if live else "nothing waits or runs")
+    print(f"cancelled {len(live)} run{'s' * (len(live) > 1)}" if live else "nothing waits or runs")
 
 
 def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None:
-    """Submit again every run that is neither finished, waiting nor running; each resumes from its checkpoint.
+    """Submit again every run that is neither finished, waiting nor running, after its shards; each resumes.
 
     Raises:
         UserError: for an index that is unknown, live or finished, a key that is neither cluster.* nor code, or a run
@@ -67,18 +68,23 @@ def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None
     chosen = _chosen(rows(folder, acts=True), indices)
     if indices and (wrong := [row for row in chosen if row.is_live or row.state == "finished"]):
         raise UserError(f"index {wrong[0].index} is {wrong[0].state}: it cannot be resubmitted")
-    todo = [row for row in chosen if not row.is_live and row.state != "finished"]
+    todo = _unfinished(chosen)
     if not todo:
         print("nothing to resubmit: every run is finished, waiting or running")
         return
+    todo = [*_unfinished(rows_of(shards_of(row.run_dir for row in todo), acts=True)), *todo]
     jobs = [_job(row, [override for override in overrides if override.key_or_group != "code"]) for row in todo]
-    groups: dict[str, list[Job]] = {}
+    groups: dict[tuple[str, Path], list[Job]] = {}
     for job in jobs:
-        groups.setdefault(job.config.cluster._target_, []).append(job)
+        groups.setdefault((job.config.cluster._target_, home_of(job.run_dir)), []).append(job)
     for members in groups.values():
         cluster: Cluster = configs.build(members[0].config, "cluster")
         with _begun_again(members):
             cluster.resubmit(members, code)
+
+
+def _unfinished(chosen: Sequence[Row]) -> list[Row]:
+    return [row for row in chosen if not row.is_live and row.state != "finished"]
 
 
 @contextmanager

@@ -22,7 +22,7 @@ from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import OF_GATES, is_finished, last_metrics, read_state, read_summary
 from psychocounsel.rundir.run import attempts, next_number
 from psychocounsel.rundir.run_config import has_config, module_of, read_section
-from psychocounsel.rundir.sweep import ListedRun, runs_of
+from psychocounsel.rundir.sweep import ListedRun, runs_of, shards_of
 from psychocounsel.storage.files import DamagedFile, readable_time
 
 
@@ -238,10 +238,16 @@ _OF_TRAININGS = ("loss", "left")  # columns that are omitted if no run trains
 ENDED = ("failed", "stopped", "lost", "cancelled", "ended")
 
 
-def table(run_rows: Sequence[Row], folder: Path) -> str:
+def shard_rows(run_rows: Sequence[Row]) -> list[Row]:
+    """Return the states of the jobs that share the work of unfinished runs."""
+    return rows_of(shards_of(row.run_dir for row in run_rows if row.state != "finished"))
+
+
+def table(run_rows: Sequence[Row], folder: Path, shards: Sequence[Row] = ()) -> str:
     """Return one line per run, the number of runs in each state, and the command to type next."""
     names = ["" if row.index is None else str(row.index) for row in run_rows]
     lines = [*lines_of(run_rows, names, telling(run_rows)), "", *reasons(run_rows, names), counted(run_rows)]
+    lines += beside_lines(shards, "shards")
     lines += run_rows[0].said if len(run_rows) == 1 else []
     ended = [row for row in run_rows if row.state in ENDED]
     if any(row.queued for row in ended):
@@ -311,6 +317,13 @@ def counted(run_rows: Sequence[Row]) -> str:
     """Return counts of states and verdicts, for instance "2 finished (undecided), 1 running"."""
     counts = Counter(f"{row.state} ({row.verdict})" if row.verdict else row.state for row in run_rows)
     return ", ".join(f"{count} {state}" for state, count in counts.items())
+
+
+def beside_lines(others: Sequence[Row], kind: str) -> list[str]:
+    """Return a line for each folder of `others`, runs that the table leaves out: their states, and what to type to see them."""
+    folders = dict.fromkeys(row.run_dir.parent for row in others)
+    counts = {folder: counted([row for row in others if row.run_dir.parent == folder]) for folder in folders}
+    return [f"besides, {kind}: {count} (psychocounsel jobs status {short(folder)})" for folder, count in counts.items()]
 
 
 def _cells(row: Row) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import defines, defining, differing, is_same, is_within, slug
-from psychocounsel.rundir.paths import ONLY_CELL, RunDir, SweepDir, run_of_model
+from psychocounsel.rundir.paths import ONLY_CELL, AnnotationDir, RunDir, SweepDir, run_of_model
 from psychocounsel.rundir.run_config import has_config, is_run, read_overrides, read_plain
 from psychocounsel.storage.files import parse_json, write_atomically
 from psychocounsel.storage.locks import held
@@ -261,6 +261,12 @@ def runs_of(folder: Path) -> list[ListedRun]:
         return [ListedRun(0, folder, " ".join(read_overrides(RunDir(folder).overrides)))]
     run, sweep = RunDir(folder).job.name, SweepDir(folder).table.name
     raise UserError(f"{folder}: is neither a run (it has no {run}) nor a sweep (no {sweep})")
+
+
+def shards_of(runs: Iterable[Path]) -> list[ListedRun]:
+    """Return the jobs that share the work of these runs (`shards=N`)."""
+    folders = [AnnotationDir(run).shards for run in runs]
+    return [shard for folder in folders if is_sweep(folder) for shard in runs_of(folder)]
 
 
 def add_to_table(sweep: Path, runs: Iterable[tuple[Path, list[str]]]) -> None:

@@ -297,7 +297,7 @@ class _Planning:
         """Return mistakes of `only` and `start_at`: needed stages that are left out and not finished."""
         left_out = self._left_out()
         unmet = {
-            f"stage {planned.name}: needs {left_out[Path(parent)]}, which has not finished and is left out: run it first"
+            f"stage {planned.name}: needs {left_out[Path(parent)]}, which has not finished and is left out: include or await it"
             for planned in plan.stages
             if planned.is_requested
             for job in planned.jobs()

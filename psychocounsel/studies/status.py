@@ -6,11 +6,22 @@ from pathlib import Path
 
 from psychocounsel.blocks.terminal import aligned
 from psychocounsel.cluster import resubmission
-from psychocounsel.cluster.states import ENDED, Row, counted, lines_of, reasons, rows_of, short, telling
+from psychocounsel.cluster.states import (
+    ENDED,
+    Row,
+    beside_lines,
+    counted,
+    lines_of,
+    reasons,
+    rows_of,
+    shard_rows,
+    short,
+    telling,
+)
 from psychocounsel.errors import UserError
-from psychocounsel.rundir.paths import StudyDir
+from psychocounsel.rundir.paths import StudyDir, is_selection
 from psychocounsel.rundir.run_config import is_run
-from psychocounsel.rundir.sweep import ListedRun, is_sweep, runs_of
+from psychocounsel.rundir.sweep import ListedRun, is_sweep, runs_of, shards_of
 from psychocounsel.storage.files import DamagedFile, read_mapping
 
 # `jobs` for a study's folder.
@@ -98,18 +109,29 @@ def status(folder: Path) -> tuple[str, bool]:
     # Live jobs have no reason to show: they run, or wait for the jobs that they need.
     ended = [(row, name) for row, name in zip(rows, names, strict=True) if not row.is_live]
     lines += [*reasons([row for row, _ in ended], [name for _, name in ended]), counted(rows)]
+    earlier, shards = [row for row in rows_of(_earlier(folder)) if row.is_live], shard_rows(rows)
+    lines += [*beside_lines(earlier, "runs of earlier settings"), *beside_lines(shards, "shards")]
     if any(row.state in ENDED for row in rows):
         lines.append("to resume: repeat the study's command (psychocounsel launch ...)")
-    return "\n".join(lines), any(row.is_live for row in rows)
+    return "\n".join(lines), any(row.is_live for row in [*rows, *earlier, *shards])
+
+
+def _earlier(folder: Path) -> list[ListedRun]:
+    """Return the runs of a study's stages that are not its current jobs: those of earlier settings."""
+    known, sweeps = {run.run_dir for run in listed_runs(folder)}, [path for path in folder.iterdir() if is_sweep(path)]
+    runs = [run for sweep in sorted(sweeps) for run in runs_of(sweep)]
+    chosen = [path for sweep in sweeps for path in sweep.iterdir() if is_selection(path) and is_run(path)]
+    return [run for run in [*runs, *(ListedRun(None, path, "") for path in chosen)] if run.run_dir not in known]
 
 
 def cancel(folder: Path) -> None:
-    """Cancel all waiting and running jobs of all stages.
+    """Cancel all waiting and running jobs of all stages, those of earlier settings and shards included.
 
     Raises:
         UserError: if a cluster refuses or does not answer.
     """
-    resubmission.end([row for stage in stages(folder) for row in stage.rows])
+    runs = [*listed_runs(folder), *_earlier(folder)]
+    resubmission.end(rows_of([*runs, *shards_of(run.run_dir for run in runs)]))
 
 
 def refuse(folder: Path, command: str) -> None:

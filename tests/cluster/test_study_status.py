@@ -1,18 +1,21 @@
 """`jobs status` shows a study, and runs that do not train, from their files alone."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 from omegaconf import OmegaConf
 
-from psychocounsel.cluster import states
+from psychocounsel.cluster import resubmission, states
 from psychocounsel.cluster.states import rows, table
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir, StudyDir
 from psychocounsel.rundir.results import write_state, write_summary
 from psychocounsel.rundir.run_config import write_job
 from psychocounsel.rundir.sweep import add_to_table
+from psychocounsel.settings.command import command_of
+from psychocounsel.storage.locks import held
 from psychocounsel.studies import status
 
 _LOCAL = {"_target_": "psychocounsel.cluster.local.Local", "processes": None, "device": "cpu", "threads": None}
@@ -79,6 +82,23 @@ def test_a_study_is_shown_stage_by_stage_with_the_cells_that_it_has_now(study: P
     assert [line[0] for line in lines] == ["run", "sft/0", "dpo/1", "dpo/2", "dpo/select-0a1b2c3d", "final"]
     assert lines[2][-1] == "algo.beta=1" and "algo=dpo" not in runs, "what tells them apart"
     assert "repeat the study's command" in end and not is_live
+
+
+def test_runs_of_earlier_settings_and_shards_are_shown_while_they_run_and_cancelled_with_the_study(study: Path) -> None:
+    old, shards = study / "dpo" / "old", study / "dpo" / "beta-2" / "shards"
+    shard = run(shards / "000", "evaluate")
+    add_to_table(shards, [(shard, [])])
+    with held(RunDir(old).owner), held(RunDir(shard).owner):
+        text, is_live = status.status(study)
+        for what, folder in (("runs of earlier settings", "dpo"), ("shards", "dpo/beta-2/shards")):
+            assert re.search(rf"besides, {what}: 1 running \(psychocounsel jobs status \S*study/{folder}\)", text)
+        assert is_live
+        with pytest.raises(UserError, match=f"{old}/stop {shard}/stop"):  # by files, because no queue has them
+            status.cancel(study)
+        with pytest.raises(UserError, match=f"{shard} is in use"):  # both would buy the same answers
+            command_of("psychocounsel.evaluate").refuse_others_at_work(OmegaConf.create(), shards.parent)
+        with pytest.raises(UserError, match=f"touch {shard}/stop"):
+            resubmission.cancel(study / "dpo", [2])
 
 
 def test_what_a_study_cannot_do_names_what_can(study: Path) -> None:

@@ -245,8 +245,8 @@ def test_the_table_is_finished_where_nothing_is_to_run_and_it_was_written_of_the
 def test_only_and_start_at(tmp_path: Path) -> None:
     left_out = mistakes(tmp_path, CHAIN, "only=[health]")
     assert left_out == [
-        "stage health: needs dpo, which has not finished and is left out: run it first",
-        "stage health: needs sft, which has not finished and is left out: run it first",
+        "stage health: needs dpo, which has not finished and is left out: include or await it",
+        "stage health: needs sft, which has not finished and is left out: include or await it",
     ]
     (line,) = mistakes(tmp_path, CHAIN, "start_at=dpo", "only=[sft]")
     assert line == "start_at=dpo: leaves none of only=[sft]; give one of the two"

@@ -65,7 +65,9 @@ class Slurm(SlurmRequest, Cluster):
         return unused
 
     def describe(self, jobs: list[Job]) -> str:
-        return sharing.describe(jobs[0]) if sharing.is_shared(jobs[0]) else describe(jobs)
+        if not any(map(sharing.is_shared, jobs)):
+            return describe(jobs)
+        return "\n".join(sharing.describe(job) if sharing.is_shared(job) else describe([job]) for job in jobs)
 
     def select(self, jobs: list[Job]) -> None:
         submitting.select(jobs)
@@ -77,9 +79,8 @@ class Slurm(SlurmRequest, Cluster):
         return super().check_rows(jobs)
 
     def submit(self, jobs: list[Job]) -> Submission:
-        if sharing.is_shared(jobs[0]) and not jobs[0].skip:
-            return sharing.submit(jobs[0])
-        return submitting.submit(self, jobs)
+        shared = any(sharing.is_shared(job) and not job.skip for job in jobs)
+        return sharing.submit(self, jobs) if shared else submitting.submit(self, jobs)
 
     def submit_study(self, groups: list[list[Job]]) -> Submission:
         return study_chain.submit_study(groups)

@@ -43,7 +43,6 @@ def run(run_dir: Path) -> int:
     ]
     file = RunDir(run_dir).server(number)
     file.parent.mkdir(exist_ok=True)
-    file.unlink(missing_ok=True)
     server = subprocess.Popen(command, start_new_session=True, env={**os.environ, **_own_gpus(settings.per_node)})
     stop_requested = False
 

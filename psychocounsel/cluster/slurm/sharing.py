@@ -9,10 +9,13 @@ from shlex import quote
 from psychocounsel.cluster.job import Job, Submission, is_done, write_run_directory
 from psychocounsel.cluster.slurm import dry_run, queue, submitting
 from psychocounsel.cluster.slurm.array_request import home
-from psychocounsel.errors import DONE
+from psychocounsel.cluster.slurm.queue import queued_runs
+from psychocounsel.cluster.slurm.request import SlurmRequest
+from psychocounsel.errors import UserError
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.paths import AnnotationDir
-from psychocounsel.rundir.sweep import add_to_table
+from psychocounsel.rundir.results import is_finished
+from psychocounsel.rundir.sweep import add_to_table, remove_from_table
 
 
 def is_shared(job: Job) -> bool:
@@ -33,7 +36,6 @@ def in_parts(jobs: Sequence[Job]) -> list[list[Job]]:
         cleaning, speeches, shards, _ = stages(job)
         if parts := [*cleaning, *speeches, *shards]:
             _list_parts(job, parts)
-            job.after = [str(part.run_dir) for part in shards or speeches or cleaning]
         cleaned, first, shared = [*cleaned, *cleaning], [*first, *speeches], [*shared, *shards]
     return [group for group in (cleaned, first, shared, [*jobs]) if group]
 
@@ -59,7 +61,7 @@ def stages(job: Job) -> list[list[Job]]:
         for part in group:
             part.after = list(before)
         before = [str(part.run_dir) for part in group] or before
-    job.after = [str(files.shards)] if cleaning or first or shards else job.after
+    job.after = before
     return [cleaning, first, shards, [job]]
 
 
@@ -79,31 +81,42 @@ def _part(job: Job, index: int, name: str, steps: list[str], share: int | None =
     return Job(job.command, config, folder / name, index, job.overrides)
 
 
-def submit(job: Job) -> Submission:
-    """Submit all parts of the work and return.
+def submit(cluster: SlurmRequest, jobs: Sequence[Job]) -> Submission:
+    """Submit all parts of the work of `jobs` and return; with `cluster.wait`, after all have ended.
 
     Raises:
         UserError: with SLURM's message if it refuses; then nothing is queued. Also if a removal is unfinished.
     """
-    files = AnnotationDir(job.run_dir)
-    *before, last = stages(job)
-    parts = [part for group in before for part in group]
-    _list_parts(job, parts)
-    _leave_out_live(parts)
-    with _all_or_nothing([files.shards, files.path]):
-        for jobs in (*before, last):
-            if new := [member for member in jobs if not member.skip]:
-                for member in new:
-                    write_run_directory(member)
-                submitting.submit_jobs(home(new), new)
-    print(f"status: psychocounsel jobs status {quote(str(files.shards if parts else files.path))}", flush=True)
-    return Submission(DONE, [None])
+    groups = in_parts([job for job in jobs if not job.skip])
+    parts = [part for group in groups[:-1] for part in group]
+    homes = list(dict.fromkeys(home([job]) for job in [*parts, *jobs]))
+    _leave_out_live(parts, homes)
+    with _all_or_nothing(homes):
+        for group in groups:
+            new = [job for job in group if not job.skip]
+            for job in new:
+                write_run_directory(job)
+            for place in homes:
+                if members := [job for job in new if home([job]) == place]:
+                    submitting.submit_jobs(place, members)
+    return submitting.submitted(cluster, jobs, parts)
 
 
 def _list_parts(job: Job, parts: Sequence[Job]) -> None:
-    """Write a sweep's table that lists the parts."""
-    shards = AnnotationDir(job.run_dir).shards
+    """Write a sweep's table that lists the parts, and unlist unfinished ones of another number of shards.
+
+    Raises:
+        UserError: if one of these waits or runs, because it would buy the same answers.
+    """
+    shards, known = AnnotationDir(job.run_dir).shards, {part.run_dir for part in parts}
+    stale = {run: queued for run, queued in queued_runs(shards).items() if run not in known and not is_finished(run)}
+    if live := [run for run, queued in stale.items() if queued.is_live]:
+        raise UserError(
+            f"shards={job.config.shards}: {live[0].name} of another number of shards waits or runs: "
+            f"`psychocounsel jobs cancel {quote(str(shards))}` first"
+        )
     shards.mkdir(parents=True, exist_ok=True)
+    remove_from_table(shards, stale)
     add_to_table(shards, [(part.run_dir, part.overrides) for part in parts])
 
 
@@ -124,10 +137,11 @@ def describe(job: Job) -> str:
     return "\n".join(lines)
 
 
-def _leave_out_live(parts: Sequence[Job]) -> None:
+def _leave_out_live(parts: Sequence[Job], homes: Sequence[Path]) -> None:
     """Set `skip` of queued parts; unfinished parts are submitted again."""
-    if parts:
-        submitting.select(parts)
+    for place in homes:
+        if members := [part for part in parts if home([part]) == place]:
+            submitting.select(members)
     for part in parts:
         part.skip = part.skip if part.skip.startswith("submitted before") else ""
 

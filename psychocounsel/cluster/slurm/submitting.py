@@ -171,14 +171,19 @@ def submit(cluster: SlurmRequest, jobs: list[Job]) -> Submission:
     Raises:
         UserError: with SLURM's message if it refuses; then nothing is left behind.
     """
+    if new := [job for job in jobs if not job.skip]:
+        submit_jobs(home(jobs), new)
+    return submitted(cluster, jobs)
+
+
+def submitted(cluster: SlurmRequest, jobs: Sequence[Job], parts: Sequence[Job] = ()) -> Submission:
+    """Print what was not submitted. Wait for the `jobs`, and the `parts` of their work, if `cluster.wait` is set."""
     place = home(jobs)
-    new = [job for job in jobs if not job.skip]
-    if new:
-        submit_jobs(place, new)
     report_skipped(jobs, place)
     if cluster.wait:
-        return wait(jobs, place)
-    if new:
+        ended = wait([*parts, *jobs], *dict.fromkeys(home([job]) for job in [*parts, *jobs]))
+        return Submission(ended.exit_code, ended.objectives[len(parts) :])
+    if not all(job.skip for job in jobs):
         print(f"status: psychocounsel jobs status {quote(str(place))}", file=sys.stderr)
     return Submission(DONE, [job.objective if job.finished else None for job in jobs])
 

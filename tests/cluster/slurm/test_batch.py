@@ -278,6 +278,14 @@ def test_servers_share_the_cpus_of_a_node() -> None:
     assert 'server_node wait "${runs[0]}" 4' in text
 
 
+def test_addresses_of_servers_whose_node_failed_are_forgotten_before_new_servers_start(tmp_path: Path) -> None:
+    (stale := tmp_path / "servers" / "0.json").parent.mkdir()
+    stale.write_text("{}")
+    before = script(server_nodes=1, servers={"command": ["x"]}).partition("# -- servers")[2].partition("srun ")[0]
+    subprocess.run(["bash", "-euc", f"runs=('{tmp_path}') nodes=(a b)\n#{before}"], check=True)
+    assert not stale.exists()
+
+
 def test_a_server_that_is_not_ready_in_time_is_stopped_and_the_limit_is_named(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,6 +1,9 @@
 """`evaluate evaluation=winrate` on a real SLURM: an array shares replies and verdicts, and a last job makes the figures."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -39,6 +42,9 @@ def test_shards_give_the_figures_of_one_process(slurm: Cluster, tmp_path: Path) 
         planned = cli(*given, *SLURM, f"run_dir={out}", "dry_run=script", cwd=tmp_path, **slurm.environment).stdout
         assert "--array=0-1" in planned and planned.count("#!/bin/bash") == 2
         assert f"verdicts: {2 * len(PROMPTS)} calls" in planned
+        held = [*SLURM[:-1], "shards=3", "+cluster.sbatch.hold=true", f"run_dir={out}"]
+        cli(*given, *held, cwd=tmp_path, **slurm.environment)
+        assert "cancelled 4 runs" in slurm.jobs("cancel", str(out)), "its shards, too; the next command has fewer"
         submitted = cli(*given, *SLURM, f"run_dir={out}", cwd=tmp_path, **slurm.environment).stdout
         assert "submitted array of 2" in submitted
         slurm.until(lambda: len(asked.payloads) > 4, 120, out)
@@ -54,3 +60,23 @@ def test_shards_give_the_figures_of_one_process(slurm: Cluster, tmp_path: Path) 
         assert tables[0] == tables[1]
     assert read_json(out / "figures.json") == read_json(tmp_path / "whole" / "figures.json")
     assert not list((out / "shards").rglob("*.parquet"))
+
+
+@pytest.mark.slow
+def test_a_sweep_shares_the_work_of_each_run_and_a_wait_ends_with_them(slurm: Cluster, tmp_path: Path) -> None:
+    sweep, hold = tmp_path / "sweep", "+cluster.sbatch.hold=true"
+    given = [
+        "evaluate",
+        "-m",
+        "evaluation=winrate,health",
+        "model.path=builtin:tiny_dpo",
+        "limit=4",
+        f"sweep_dir={sweep}",
+    ]
+    command = [sys.executable, "-m", "psychocounsel", *given, *SLURM, hold, "cluster.wait=true"]
+    waiting = subprocess.Popen(command, env={**os.environ, **slurm.environment}, cwd=tmp_path)
+    slurm.until(lambda: len(list(sweep.glob("**/submission.json"))) == 4, 120)
+    slurm.until(lambda: len(slurm.call("squeue", "-h", "-r", "-o", "%i").split()) == 6, 30)
+    assert "besides, shards: 2 pending" in slurm.jobs("status", str(sweep)) and waiting.poll() is None
+    assert "cancelled 6 runs" in slurm.jobs("cancel", str(sweep))
+    assert waiting.wait(60) == 1
