@@ -440,7 +440,7 @@ def _likely_columns(row: Mapping[str, Any]) -> str:
         if column is not None and column not in likely.values():
             likely[name] = column
     if "prompt" not in likely:
-        return _likely_turns(named)
+        return _likely_turns(named) or (f"; try 'data.columns={{prompt: {named['text']}}}'" if "text" in named else "")
     pairs = ", ".join(
         f'{name}: "{column}"' if re.search(r"\W", column) else f"{name}: {column}" for name, column in likely.items()
     )

@@ -150,6 +150,8 @@ def test_a_transcript_with_marks_of_the_speakers_is_a_conversation() -> None:
     assert parse_row({"dialogue": numbered}, "f row 1").replies[0].startswith(GOOD)
     with pytest.raises(UserError, match="dialogue has a line that begins with a speaker, but without a colon"):
         parse_row({"dialogue": f"Client: {SPEECH}\nTherapist: {GOOD}\nClient - it is bad\nTherapist: Oh."}, "f row 1")
+    with pytest.raises(UserError, match=r"try 'data.columns={prompt: text}'$"):
+        parse_row({"id": 3, "text": SPEECH}, "f row 1")
     with pytest.raises(
         UserError, match=r"try data.group_by=conversation 'data.columns={role: speaker, content: text}'"
     ):
