@@ -373,6 +373,6 @@ def refuse_sessions(examples: Sequence[Example], reader: str) -> None:
 def no_pairs(command: str) -> UserError:
     """Return the error that `command` (audit or evaluate) raises if the selected rows are not pairs."""
     return UserError(
-        f"there are no pairs to {command}: each row needs a chosen and a rejected reply, and part=held_out needs a held-out "
-        "split"
+        f"there are no pairs to {command}: each row needs a chosen and a rejected reply, and part=held_out a held-out split; "
+        "part=all takes all rows"
     )
