@@ -76,8 +76,8 @@ def _speeches(row: Mapping[str, Any], where: str, source: SpeechSource, turns: s
     if column is None:
         columns = words(", ".join(sorted(map(str, values))) or "none")
         raise UserError(
-            f"{where}: needs a column {' or '.join(candidates)}; the columns with values are {columns}: name that of the texts by "
-            "speeches.column=NAME"
+            f"{where}: needs a column {' or '.join(candidates)}; the columns with values are {columns}: name that of the "
+            "texts by speeches.column=NAME"
         )
     identity = next((values[name] for name in _IDS if isinstance(values.get(name), str | int)), where)
     texts = _conversations(values[column], where, column, turns)
