@@ -23,6 +23,7 @@ _NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _LONGEST_CELL = 100_000_000  # characters
 _LONGEST_NUMBER = 40  # digits; Python refuses to parse very long ones
 _ROWS = 1000  # rows of a parquet file in memory at a time
+_LFS = b"version https://git-lfs.github.com/spec/"
 
 
 def file_rows(
@@ -31,7 +32,7 @@ def file_rows(
     """Yield each row of a file with its place, or the error of a row that cannot be read.
 
     `texts`: columns of a table whose cells stay texts even if all of them are numbers. `delimiter`: one of DELIMITERS, by
-    default the tab in a TSV file and the comma in others.
+    default the tab in a TSV file, the comma in others, or the only other one that the header has.
 
     Raises:
         UserError: for a file of another kind, or one that cannot be read as a whole.
@@ -46,11 +47,15 @@ def file_rows(
         ".csv": read_table,
         ".tsv": read_table,
     }
-    kind = (file.with_suffix("").suffix if file.suffix == ".gz" else file.suffix).lower()
-    if kind not in readers or (file.suffix == ".gz" and kind == ".parquet"):
+    kind = (file.with_suffix("").suffix if _is_gzip(file) else file.suffix).lower()
+    if kind not in readers or (_is_gzip(file) and kind == ".parquet"):
+        hint = "save the table as CSV UTF-8, or " if kind in (".xlsx", ".xls", ".ods") else ""
         raise UserError(
-            f"{file}: unknown kind of file; use {', '.join(readers)}, all but .parquet also as .gz, or a folder"
+            f"{file}: unknown kind of file; {hint}use {', '.join(readers)}, all but .parquet also as .gz, or a folder"
         )
+    with open(file, "rb") as beginning:
+        if beginning.read(len(_LFS)) == _LFS:
+            raise UserError(f"{file}: holds only a pointer of Git LFS; run git lfs pull in its repository")
     try:
         yield from readers[kind](file)
     except UnicodeDecodeError as error:
@@ -63,14 +68,20 @@ def file_rows(
         raise UserError(f"{file}: is not a complete gzip file") from error
 
 
+def _is_gzip(file: Path) -> bool:
+    return file.suffix.lower() == ".gz"
+
+
 def _open(file: Path) -> IO[str]:
-    return gzip.open(file, "rt", encoding="utf-8-sig") if file.suffix == ".gz" else open(file, encoding="utf-8-sig")
+    return gzip.open(file, "rt", encoding="utf-8-sig") if _is_gzip(file) else open(file, encoding="utf-8-sig")
 
 
 def _jsonl(file: Path) -> Iterator[tuple[str, Row | UserError]]:
     with _open(file) as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
+                if number == 1 and line.lstrip()[0] == "[":
+                    raise UserError(f"{file}: holds a list, and not one JSON object a line; name it .json")
                 where = f"{file.name} line {number}"
                 value = _parse_json(line, where)
                 yield where, value if isinstance(value, UserError) else _object(value, where)
@@ -134,9 +145,12 @@ def _cells(delimiter: str | None, file: Path) -> Iterator[tuple[str, dict[str, s
     with _open(file) as lines:
         first = lines.readline()
         if first.lower().startswith("sep=") and len(first.rstrip("\r\n")) == 5:  # Excel
-            mark, first = first[4], lines.readline()
+            delimiter, mark, first = first, first[4], lines.readline()
         while first and not first.strip():
             first = lines.readline()
+        others = [other for other in DELIMITERS.values() if other in first]
+        if not delimiter and mark not in first and len(others) == 1:
+            mark = others[0]
         reader = csv.reader(itertools.chain([first], lines), delimiter=mark, skipinitialspace=True, strict=True)
         number = 0
         try:

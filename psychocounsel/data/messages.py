@@ -1,8 +1,8 @@
 """Conversations as people write them, read as chat messages.
 
-A message is {role, content}, {from, value} or {speaker, content}; its `reasoning_content` is put before its text, in
-`<think>` tags. In the cells of a table, lists of messages are texts: JSON, or what Python prints. A transcript is a text in
-which the speaker stands before each turn.
+A message is {role, content}, {from, value} or {speaker, content}, and {input, output} are two of them; its
+`reasoning_content` is put before its text, in `<think>` tags. In the cells of a table, lists of messages are texts: JSON, or
+what Python prints. A transcript is a text in which the speaker stands before each turn.
 """
 
 import ast
@@ -17,9 +17,11 @@ from psychocounsel.errors import UserError
 
 Message = dict[str, str]
 
+TALKS = ("messages", "conversations", "conversation", "dialog", "dialogue")  # columns of conversations
+
 _SPEAKERS, _SAID = ("role", "from", "speaker"), ("content", "value", "text", "utterance")
 _ROLES = {
-    "system": "system",
+    **dict.fromkeys(("system", "developer"), "system"),
     **dict.fromkeys(("user", "usr", "human", "client", "patient", "seeker", "speaker", "caller", "visitor"), "user"),
     **dict.fromkeys(("assistant", "gpt", "model", "bot", "sys", "therapist", "counselor", "counsellor"), "assistant"),
     **dict.fromkeys(("psychologist", "psychiatrist", "coach", "doctor", "supporter", "listener"), "assistant"),
@@ -31,6 +33,9 @@ _TIME = r"(?:[ \t]*[\[(][\d:.,\- ]+[\])])?"
 _TONE = r"[ \t]*[\[(][^\[\]()\n]{1,60}[\])]"  # how the turn is said, as in `Client (sighs):`
 _MARK = re.compile(
     rf"\n[ \t]*\**({'|'.join(_ROLES)})(?:[ \t]*#?\d{{1,4}})?\**{_TIME}({_TONE})?[ \t]*:\**", re.IGNORECASE
+)
+_OPEN_END = re.compile(
+    rf"\n[ \t]*({'|'.join(name for name, role in _ROLES.items() if role == 'assistant')})[ \t]*:\s*\Z", re.IGNORECASE
 )
 _OTHER_MARK = re.compile(
     rf"^[ \t]*\**([^\W\d_][\w.'-]*(?: [A-Z][\w.'-]*)?)\**{_TIME}(?:{_TONE})?[ \t]*:(?!//)", re.MULTILINE
@@ -45,13 +50,17 @@ _SPELT_TALK = re.compile(r"['\"](role|from|speaker|ratings)['\"]\s*:")
 def talk_with_client(value: Any, where: str, name: str) -> list[Message]:
     """Return a conversation up to the client's last turn, without system messages; neighbouring turns of a speaker are joined.
 
-    `value`: a list of messages, or the text of a cell that spells one. Any other text is a single turn of the client.
+    `value`: a list of messages, the text of a cell that spells one, or a transcript in a column of TALKS. Any other text is a
+    single turn of the client.
 
     Raises:
         UserError: naming `where` and the column `name`, if it holds neither, or no turn of the client.
     """
     value = cell_value(value, where, name)
-    talk = [{"role": "user", "content": value}] if isinstance(value, str) else value
+    if isinstance(value, str) and name in TALKS and is_transcript(value):
+        talk = read_transcript(value, where, name, "")
+    else:
+        talk = [{"role": "user", "content": value}] if isinstance(value, str) else value
     said = [message for message in read_messages(talk, where, name) if message["role"] != "system"]
     last = max((place for place, message in enumerate(said) if message["role"] == "user"), default=-1)
     if last < 0:
@@ -60,7 +69,9 @@ def talk_with_client(value: Any, where: str, name: str) -> list[Message]:
 
 
 def cell_value(value: Any, where: str, name: str) -> Any:
-    """Return the list of messages or replies that a table's cell spells; other values are returned unchanged."""
+    """Return the list of messages or replies that a table's cell spells, or that holds a single message; else the value."""
+    if isinstance(value, Mapping):
+        return [value]
     if not isinstance(value, str) or not _SPELT_LIST.match(value) or not _SPELT_TALK.search(value):
         return value
     for parse in (json.loads, ast.literal_eval):
@@ -81,7 +92,7 @@ def read_messages(value: Any, where: str, name: str) -> list[Message]:
     if not isinstance(value, list) or not all(isinstance(item, Mapping) for item in value):
         raise UserError(f"{where}: {name} must be a string or a list of {{role, content}} messages")
     messages = []
-    for item in value:
+    for item in (message for part in value for message in _messages_in(part)):
         role = _ROLES.get(str(item.get(first_of(item, _SPEAKERS))).strip().lower())
         if role is None:
             raise UserError(
@@ -96,6 +107,14 @@ def read_messages(value: Any, where: str, name: str) -> list[Message]:
     return messages
 
 
+def _messages_in(item: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """Return the messages of an item of a conversation: itself, or those of {system, input, output}, as XTuner writes them."""
+    if first_of(item, _SPEAKERS) or not {"input", "output"} <= item.keys():
+        return [item]
+    roles = {"system": "system", "input": "user", "output": "assistant"}
+    return [{"role": role, "content": item[name]} for name, role in roles.items() if item.get(name)]
+
+
 def _content(message: Mapping[str, Any], where: str, name: str) -> str:
     """Return the text of a message, after its reasoning in `<think>` tags."""
     for part in _NOT_PASSED_ON_IN_MESSAGES:
@@ -105,7 +124,7 @@ def _content(message: Mapping[str, Any], where: str, name: str) -> str:
             )
     content = message.get("content")
     if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
-        content = "".join(str(part.get("text", "")) for part in content)
+        content = "".join(str(part.get(first_of(part, ("text", *_SAID)), "")) for part in content)
     text, reasoning = read_text(content, where, name), message.get(first_of(message, _REASONING))
     if not reasoning:
         return text
@@ -114,6 +133,19 @@ def _content(message: Mapping[str, Any], where: str, name: str) -> str:
             f"{where}: {name}: only messages of the role assistant may have {first_of(message, _REASONING)}"
         )
     return f"<think>\n{read_text(reasoning, where, name)}\n</think>\n\n{text}"
+
+
+def is_transcript(text: str) -> bool:
+    """Return True if a text begins with a speaker, as in `Client: ...`."""
+    return bool(_MARK.match(f"\n{text.lstrip()}"))
+
+
+def read_prompt(text: str, where: str, name: str) -> list[Message]:
+    """Return the messages of a prompt: one turn of the client, or a transcript that ends with `Assistant:`, before the reply."""
+    if is_transcript(text) and _OPEN_END.search(text):
+        talk = read_transcript(_OPEN_END.sub("", text), where, name, "")
+        return client_last(joined_turns(read_messages(talk, where, name), ("user", "assistant")), where)
+    return [{"role": "user", "content": read_text(text, where, name)}]
 
 
 def read_transcript(text: str, where: str, name: str, hint: str) -> list[Message]:

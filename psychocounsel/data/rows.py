@@ -3,7 +3,7 @@
 Formats, recognised by their columns (null counts as missing):
     preference    prompt|question, chosen, rejected: strings or lists of chat messages, also of several turns (they may
                   repeat the prompt)
-    implicit      chosen, rejected: whole conversations with the same beginning
+    implicit      chosen, rejected: whole conversations with the same beginning, as lists of messages or transcripts
     demonstration prompt|question, completion|response|answer; or a conversation: messages|conversations|dialog
     unpaired      a demonstration with label: true (a good reply) or false (a bad one)
     rated         prompt|question, replies: [{text, ratings: {empathy: 5, ...}}]
@@ -26,13 +26,16 @@ from typing import Any
 
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.messages import (
+    TALKS,
     Message,
     alternating,
     cell_value,
     client_last,
     first_of,
+    is_transcript,
     joined_turns,
     read_messages,
+    read_prompt,
     read_text,
     read_transcript,
     reply_turns,
@@ -44,16 +47,15 @@ Ratings = dict[str, float]
 _PROMPTS = ("prompt", "question")
 _COMPLETIONS = ("completion", "response", "answer")
 IDS = ("prefID", "id", "ID")
-_TALKS = ("messages", "conversations", "conversation", "dialog", "dialogue")
 SYSTEM = ("system", "system_prompt")
 # Columns of texts and of lists of messages, and for some the columns that another one of them replaces.
-TEXTS = (*_PROMPTS, "chosen", "rejected", *_COMPLETIONS, *_TALKS, "replies", *SYSTEM, "role", "content")
-_PAIRS_AND_TALKS = ("chosen", "rejected", "replies", *_TALKS)
+TEXTS = (*_PROMPTS, "chosen", "rejected", *_COMPLETIONS, *TALKS, "replies", *SYSTEM, "role", "content")
+_PAIRS_AND_TALKS = ("chosen", "rejected", "replies", *TALKS)
 RIVALS = {
-    "prompt": (*_PROMPTS, *_TALKS),
+    "prompt": (*_PROMPTS, *TALKS),
     "completion": (*_COMPLETIONS, *_PAIRS_AND_TALKS),
     "messages": ("chosen", "rejected", "replies"),
-    "chosen": ("replies", *_TALKS),
+    "chosen": ("replies", *TALKS),
     "system": SYSTEM,
 }
 # Columns that change what a chat template writes, and that nothing here passes on.
@@ -70,13 +72,14 @@ _LABELS = {
 _OTHER_NAMES = {
     "prompt": (
         *("question", "questiontext", "context", "input", "query", "speech", "post", "patient", "client", "user"),
-        *("seeker", "description", "instruction", "questiontitle"),
+        *("seeker", "seekerpost", "description", "instruction", "questiontitle"),
+        *TALKS,  # beside chosen and rejected
     ),
     "chosen": ("preferred", "better", "winner", "good"),
     "rejected": ("dispreferred", "worse", "loser", "bad"),
     "completion": (
         *("response", "answer", "answertext", "reply", "output", "therapist", "counselor", "counsellor", "assistant"),
-        *("supporter", "target"),
+        *("supporter", "responsepost", "target"),
     ),
     "messages": (),
     "label": (),
@@ -200,7 +203,7 @@ def _format(row: Mapping[str, Any], where: str) -> str:
         return "rated"
     if "chosen" in row or "rejected" in row:
         return "preference"
-    if "messages" in row or (first_of(row, _TALKS) and not first_of(row, _PROMPTS)):
+    if "messages" in row or (first_of(row, TALKS) and not first_of(row, _PROMPTS)):
         return "chat"
     if not first_of(row, _PROMPTS):
         raise UserError(f"{where}: {_missing((*_PROMPTS, 'messages'), row)}")
@@ -218,7 +221,7 @@ def unread_columns(row: Mapping[str, Any]) -> set[str]:
             sides = [f"{side}_{name}" for side in ("chosen", "rejected") for name in _SIDE_COLUMNS]
             read |= {"chosen", "rejected", "chosen_probability", *sides}
         case "chat":
-            return set(names) - read - {first_of(names, _TALKS), "label"}
+            return set(names) - read - {first_of(names, TALKS), "label"}
         case "demonstration":
             read |= {first_of(names, _COMPLETIONS), "label", _SCORE}
     return set(names) - read - {first_of(names, _PROMPTS)}
@@ -226,7 +229,7 @@ def unread_columns(row: Mapping[str, Any]) -> set[str]:
 
 def _conversation(row: Mapping[str, Any], where: str, identity: str) -> Example:
     """Return the last therapist's turn with the turns before it. The client's turns after it are left out."""
-    name = first_of(row, _TALKS)
+    name = first_of(row, TALKS)
     talk = (
         read_transcript(row[name], where, name, _likely_turns(_plain_names(row)))
         if isinstance(row[name], str)
@@ -306,11 +309,10 @@ def _rated(row: Mapping[str, Any], where: str, identity: str, rating_range: Sequ
         reply_ratings = reply.get("ratings")
         if not isinstance(reply_ratings, Mapping):
             raise UserError(f"{where}: {name}: has no ratings")
+        if lacking := [key for key in PRINCIPLES if reply_ratings.get(key) is None]:
+            raise UserError(f"{where}: {name}: its ratings lack {', '.join(lacking)}; a reply needs all seven")
         ratings.append(
-            {
-                key: _rating(reply_ratings.get(key), f"{where}: {name}: ratings.{key}", rating_range)
-                for key in PRINCIPLES
-            }
+            {key: _rating(reply_ratings[key], f"{where}: {name}: ratings.{key}", rating_range) for key in PRINCIPLES}
         )
     return _replied(Example(identity, where, prompt, [], ratings, rated=True, harmful=harmful), turns)
 
@@ -332,14 +334,24 @@ def _preference(row: Mapping[str, Any], where: str) -> tuple[list[Message], list
 
 def _implicit(row: Mapping[str, Any], where: str) -> tuple[list[Message], list[list[Message]]]:
     """Return the shared prompt, which ends on the client's turn, and the turns of both sides after it (TRL's implicit format)."""
-    if isinstance(row["chosen"], str):
-        raise UserError(f"{where}: {_missing(_PROMPTS, row)}; chosen and rejected alone must be lists of messages")
-    chosen, rejected = (read_messages(row[name], where, name) for name in ("chosen", "rejected"))
+    sessions = []
+    for name in ("chosen", "rejected"):
+        session = row[name]
+        if isinstance(session, str) and not is_transcript(session):
+            raise UserError(
+                f"{where}: {_missing(_PROMPTS, row)}; chosen and rejected alone must be lists of messages or transcripts"
+            )
+        if isinstance(session, str):
+            talk = read_messages(read_transcript(session, where, name, ""), where, name)
+            session = joined_turns(talk, ("user", "assistant"))
+        sessions.append(read_messages(session, where, name))
+    chosen, rejected = sessions
     shared = len(list(takewhile(lambda both: both[0] == both[1], zip(chosen, rejected, strict=False))))
     while shared and chosen[shared - 1]["role"] != "user":
         shared -= 1
     if not shared:
-        raise UserError(f"{where}: chosen and rejected must begin with the same turn of the client")
+        hint = _likely_columns(row)
+        raise UserError(f"{where}: chosen and rejected must begin with the same turn of the client{hint}")
     sides = {"chosen": chosen[shared:], "rejected": rejected[shared:]}
     turns = [alternating(side, where, name) for name, side in sides.items()]
     return _with_system(chosen[:shared], row, where), turns
@@ -428,7 +440,7 @@ def _likely_columns(row: Mapping[str, Any]) -> str:
         if column is not None and column not in likely.values():
             likely[name] = column
     if "prompt" not in likely:
-        return _likely_turns(named)
+        return _likely_turns(named) or (f"; try 'data.columns={{prompt: {named['text']}}}'" if "text" in named else "")
     pairs = ", ".join(
         f'{name}: "{column}"' if re.search(r"\W", column) else f"{name}: {column}" for name, column in likely.items()
     )
@@ -440,7 +452,7 @@ def _prompt(row: Mapping[str, Any], where: str) -> list[Message]:
     if not name:
         raise UserError(f"{where}: {_missing(_PROMPTS, row)}")
     if isinstance(row[name], str):
-        prompt: list[Message] = [{"role": "user", "content": read_text(row[name], where, name)}]
+        prompt = read_prompt(row[name], where, name)
     else:
         prompt = client_last(read_messages(row[name], where, name), where)
     return _with_system(prompt, row, where)
@@ -466,12 +478,18 @@ _SHOWN = 20  # dropped rows whose reason is printed
 
 def warn(examples: Sequence[Example], name: str, report: Callable[[str], None]) -> None:
     """Report how many rows repeat or contradict other ones, hold NUL bytes, or have two client turns in a row."""
-    distinct = {(repr(example.prompt), *example.replies) for example in examples}
-    pairs = [row for row in distinct if len(row) == 3]
+    distinct = {
+        (repr(example.prompt), *example.replies, repr(example.ratings) if example.rated else "") for example in examples
+    }
+    pairs = {
+        (repr(example.prompt), *example.replies)
+        for example in examples
+        if len(example.replies) == 2 and not example.rated
+    }
     scored = any(example.scores for example in examples if len(example.replies) == 1)  # a row is one rater's answer
     counts = {
         "are the same as an earlier one": 0 if scored else len(examples) - len(distinct),
-        "prefer the reply that another row rejects": sum((row[0], row[2], row[1]) in distinct for row in pairs),
+        "prefer the reply that another row rejects": sum((row[0], row[2], row[1]) in pairs for row in pairs),
         "hold NUL bytes": sum(map(_has_nul, examples)),
         "hold two client turns in a row": sum(map(_has_two_turns, examples)),
         "end on turns of the client, which are left out": sum(example.left_out > 0 for example in examples),

@@ -139,8 +139,11 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
         dropped["their scores are equal"] += selection.ties
         dropped["gap below data.min_gap"] += selection.too_close
         dropped["the reply with the higher score is rated less safe"] += selection.unsafe
-        usable = [pair for pair in selection.pairs if not (example.harmful and example.harmful[pair[0]])]
-        dropped["the reply with the higher score is marked harmful"] += len(selection.pairs) - len(usable)
+        texts = example.turns or example.replies
+        different = [pair for pair in selection.pairs if texts[pair[0]] != texts[pair[1]]]
+        dropped["their replies are the same text"] += len(selection.pairs) - len(different)
+        usable = [pair for pair in different if not (example.harmful and example.harmful[pair[0]])]
+        dropped["the reply with the higher score is marked harmful"] += len(different) - len(usable)
         relabelled += sum(not example.rated and pair == (1, 0) for pair in usable)
         kept += [_pair(example, *pair) for pair in usable]
     for reason, count in dropped.items():
@@ -370,6 +373,6 @@ def refuse_sessions(examples: Sequence[Example], reader: str) -> None:
 def no_pairs(command: str) -> UserError:
     """Return the error that `command` (audit or evaluate) raises if the selected rows are not pairs."""
     return UserError(
-        f"there are no pairs to {command}: each row needs a chosen and a rejected reply, and part=held_out needs a held-out "
-        "split"
+        f"there are no pairs to {command}: each row needs a chosen and a rejected reply, and part=held_out a held-out split; "
+        "part=all takes all rows"
     )

@@ -95,6 +95,9 @@ def _renamed(row: Row | UserError, columns: Mapping[str, str], where: str) -> Ro
     if isinstance(row, UserError):
         return row
     named = {name: column for name, column in columns.items() if column in row}
+    for name in ("prompt", "messages"):
+        if name in named and row[named[name]] is None and row.get(name) is None:
+            return UserError(f"{where}: its column {named[name]} is empty (data.columns.{name})")
     for name, column in columns.items():
         if name in TEXTS and name not in (*SYSTEM, *named, *row):
             there = words(", ".join(sorted(map(str, row))))

@@ -72,11 +72,13 @@ def annotate_arguments(options: Sequence[str], overrides: Sequence[str], choices
         )
     typed = [override for text in overrides for override in _with_files(text, choices)]
     out = next((_text(_parsed(text)) for text in reversed(typed) if _key(text) == "out"), None)
-    if not out or out == "null":
-        return typed
+    stored = stored_overrides(expanded(out)) if out and out != "null" else []
     replaced = {key for text in typed for key in _REPLACED.get(_key(text), ())}
-    stored = [text for text in stored_overrides(expanded(out)) if _key(text) not in replaced]
-    return merged_overrides(stored, typed)
+    merged = merged_overrides([text for text in stored if _key(text) not in replaced], typed)
+    own = any(_key(text) in _REPLACED for text in typed) and not any(_key(text) == "speeches" for text in merged)
+    return (
+        ["speeches=local", *merged] if own else merged
+    )  # the default choice is the sample, with its licence and limit
 
 
 def stored_overrides(out: Path) -> list[str]:

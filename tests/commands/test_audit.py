@@ -10,7 +10,7 @@ import pytest
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.selection import load_split
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, USER_ERROR, worst
-from psychocounsel.evaluation.audit.auditing import audit
+from psychocounsel.evaluation.audit.auditing import audit, load_others
 from psychocounsel.evaluation.audit.pairs import pairs_from
 from psychocounsel.storage.files import read_json
 from tests.support.composed import check, compose
@@ -188,4 +188,11 @@ def test_other_sets_that_cannot_be_read_are_said_before_any_work(home: Path) -> 
     )
     result = cli(*given, "audit.against=[partly.jsonl]", "run_dir=partly", cwd=home)
     assert "partly.jsonl: 1 bad rows dropped" in result.stderr
+    named = [
+        "data.columns={prompt: instruction, chosen: output}",
+        f"audit.against=[{{path: {home}/unknown.jsonl}},{{path: 'builtin:sample'}}]",
+    ]
+    write_jsonl(home / "unknown.jsonl", [{"instruction": "Help.", "output": "Yes.", "rejected": "No."}] * 3)
+    others = load_others(check(compose([f"data.path={home}/pairs.jsonl", *named], name="audit")), print)
+    assert [len(rows) for rows in others.values()] == [3, 356]
     assert "partly.jsonl 10 10 " in " ".join((home / "partly" / "tables.txt").read_text().split())

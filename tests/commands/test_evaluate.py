@@ -351,13 +351,17 @@ def test_what_cannot_be_evaluated_is_refused_and_leaves_nothing(run: Path, tmp_p
         (run / "model", [f"data.path={single}"], "no pairs to evaluate"),
         (run / "model", [f"data.path={rows}", "data.dev_fraction=0", "part=held_out"], "no pairs to evaluate"),
         (run / "model", [f"data.path={rows}", "data.min_gap=1"], "lacks ratings"),
-        (run / "model", [f"data.path={rows}", "reward.max_length=8"], "conversation 0: has .* tokens"),
+        (run / "model", [f"data.path={rows}", "reward.max_length=8"], "every pair is too long for the reward model"),
     ]
     for reward, overrides, message in refusals:
         with pytest.raises(UserError, match=message) as caught:
             evaluate(reward, tmp_path / "out", *overrides)
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "out").exists()
+    write_jsonl(rows, [{"id": "long", "prompt": "Hi.", "chosen": "Yes. " * 2000, "rejected": "No."}, *pairs(20)])
+    metrics, scores, said = evaluate(run / "model", tmp_path / "out", f"data.path={rows}", "counterfactuals.limit=0")
+    assert metrics["pairs"] == 20 and [score["id"] for score in scores] == [f"p{number}" for number in range(20)]
+    assert any("warning: 1 of 21 pairs are left out, because they are too long for" in line for line in said)
 
 
 # -- the shipped reward model

@@ -51,6 +51,15 @@ PAIRS: dict[str, dict[str, Any]] = {
         "rejected": [user(SPEECH), therapist(BAD)],
     },
     "implicit prompt": {"chosen": [user(SPEECH), therapist(GOOD)], "rejected": [user(SPEECH), therapist(BAD)]},
+    "transcripts": {
+        side: f"\n\nHuman: {SPEECH}\n\nAssistant: {text}" for side, text in (("chosen", GOOD), ("rejected", BAD))
+    },
+    "open transcript": {"prompt": f"\n\nHuman: {SPEECH}\n\nAssistant:", "chosen": f" {GOOD}", "rejected": BAD},
+    "single messages": {
+        "prompt": [{"from": "human", "value": SPEECH}],
+        "chosen": {"from": "gpt", "value": GOOD},
+        "rejected": {"from": "gpt", "value": BAD},
+    },
 }
 WRITERS: dict[str, tuple[dict[str, Any], list[str] | None]] = {
     "of a pair": ({"chosen": GOOD, "rejected": BAD, "chosen_model": "a", "rejected_model": "b"}, ["a", "b"]),
@@ -68,6 +77,7 @@ DEMONSTRATIONS: dict[str, dict[str, Any]] = {
     "a conversation beside": {"prompt": SPEECH, "completion": GOOD, "conversation": "About the night."},
     "completion as message": {"prompt": [user(SPEECH)], "completion": [therapist(GOOD)]},
     "messages": {"messages": [user(SPEECH), therapist(GOOD)]},
+    "input and output": {"conversation": [{"input": SPEECH, "output": GOOD}]},
 }
 
 
@@ -140,6 +150,8 @@ def test_a_transcript_with_marks_of_the_speakers_is_a_conversation() -> None:
     assert parse_row({"dialogue": numbered}, "f row 1").replies[0].startswith(GOOD)
     with pytest.raises(UserError, match="dialogue has a line that begins with a speaker, but without a colon"):
         parse_row({"dialogue": f"Client: {SPEECH}\nTherapist: {GOOD}\nClient - it is bad\nTherapist: Oh."}, "f row 1")
+    with pytest.raises(UserError, match=r"try 'data.columns={prompt: text}'$"):
+        parse_row({"id": 3, "text": SPEECH}, "f row 1")
     with pytest.raises(
         UserError, match=r"try data.group_by=conversation 'data.columns={role: speaker, content: text}'"
     ):
@@ -356,20 +368,30 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "demonstration of a client alone": ({"messages": [user(SPEECH)]}, "messages has no turn of the therapist"),
     "empty conversation": ({"messages": []}, "empty conversation"),
+    "single messages beside a conversation": (
+        {"conversations": [user(SPEECH)], "chosen": therapist(GOOD), "rejected": therapist(BAD)},
+        "try 'data.columns={prompt: conversations, chosen: chosen, rejected: rejected}'",
+    ),
     "implicit, different prompts": (
         {"chosen": [user(SPEECH), therapist(GOOD)], "rejected": [user("Hi"), therapist(BAD)]},
         "must begin with the same turn of the client",
     ),
     "reply repeats another prompt": (bad(chosen=[user("Hi"), therapist(GOOD)]), "follow the prompt or stand alone"),
     "half a character": (bad(chosen=f"{GOOD} \ud83d"), "half a character"),
-    "rating missing": (rated({"text": GOOD, "ratings": {"empathy": 3}}), "reply 1: ratings.relevance must be a number"),
+    "rating missing": (
+        rated({"text": GOOD, "ratings": {"empathy": 3}}),
+        "reply 1: its ratings lack relevance, clarity",
+    ),
     "harmful as text": (
         rated({"text": GOOD, "ratings": ratings(), "harmful": "yes"}),
         "reply 1: harmful must be true or false",
     ),
     "rating as text": (rated({"text": GOOD, "ratings": ratings(safety="five")}), "ratings.safety must be a number"),
     "rating true": (rated({"text": GOOD, "ratings": ratings(safety=True)}), "ratings.safety must be a number"),
-    "rating null": (rated({"text": GOOD, "ratings": ratings(clarity=None)}), "ratings.clarity must be a number"),
+    "rating null": (
+        rated({"text": GOOD, "ratings": ratings(clarity=None)}),
+        "reply 1: its ratings lack clarity; a reply",
+    ),
     "rating NaN": (rated({"text": GOOD, "ratings": ratings(clarity=float("nan"))}), "ratings.clarity must be a number"),
     "no ratings": (rated({"text": GOOD, "ratings": ratings()}, {"text": BAD}), "reply 2: has no ratings"),
     "rated reply empty": (rated({"text": "", "ratings": ratings()}), "reply 1 is empty"),
@@ -402,9 +424,13 @@ def test_invalid_json_is_named_by_its_line(tmp_path: Path) -> None:
 
 
 def test_a_line_that_is_no_object_is_named(tmp_path: Path) -> None:
-    (tmp_path / "rows.jsonl").write_text(json.dumps([SPEECH]) + "\n")
-    with pytest.raises(UserError, match=r"^rows.jsonl line 1: must be a JSON object"):
-        load_examples(str(tmp_path / "rows.jsonl"), "train", None)
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(PAIRS["strings"]) + "\n" + json.dumps([SPEECH]) + "\n")
+    with pytest.raises(UserError, match=r"^rows.jsonl line 2: must be a JSON object"):
+        load_examples(str(file), "train", None)
+    file.write_text(json.dumps([PAIRS["strings"]], indent=1))
+    with pytest.raises(UserError, match=r"rows.jsonl: holds a list, and not one JSON object a line; name it .json$"):
+        load_examples(str(file), "train", None)
 
 
 @pytest.mark.parametrize(
@@ -445,6 +471,8 @@ def test_reasoning_and_parts_of_text_stand_in_the_reply() -> None:
     example = parse_row({"prompt": SPEECH, "chosen": [thinking], "rejected": [therapist(GOOD)]}, "f row 1")
     assert example.replies == [f"<think>\nThey grieve.\n</think>\n\n{GOOD}", GOOD]
     assert parse_row({"messages": [user(SPEECH), parts]}, "f row 1").replies == ["You grieve."]
+    valued = [{"role": "developer", "content": [{"type": "text", "value": "Be kind."}]}, user(SPEECH), therapist(GOOD)]
+    assert parse_row({"messages": valued}, "f row 1").prompt[0] == {"role": "system", "content": "Be kind."}
 
 
 @pytest.mark.parametrize("name", ["strings", "implicit prompt", "reply repeats the prompt"])

@@ -519,6 +519,9 @@ def test_a_reply_that_is_marked_harmful_is_never_chosen() -> None:
     assert said == ["f: 2 pairs dropped (the reply with the higher score is marked harmful)"]
     worse = replace(replies, harmful=[False, False, True])
     assert len(pairs_of([worse], config(), "f", said.append)) == 3
+    same = replace(replies, harmful=None, replies=["a", "a", "b"])
+    assert [each.replies for each in pairs_of([same], config(), "f", said.append)] == [["a", "b"], ["a", "b"]]
+    assert said[-1] == "f: 1 pairs dropped (their replies are the same text)"
 
 
 def test_a_single_rated_reply_is_counted() -> None:

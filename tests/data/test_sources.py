@@ -303,12 +303,19 @@ def test_words_that_pandas_takes_for_missing_are_texts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("name", "mark"), [("semicolon", ";"), ("tab", "\t"), ("bar", "|")])
-def test_other_delimiters_are_named_and_read(name: str, mark: str, tmp_path: Path) -> None:
+def test_other_delimiters_are_recognised_and_read(name: str, mark: str, tmp_path: Path) -> None:
     lines = [mark.join(cells) for cells in (("prompt", "chosen", "rejected"), ("Day 1, and 2.", "Since when?", "Hm."))]
     file = table(tmp_path / "rows.csv", *lines)
+    for told in ((), (f"data.delimiter={name}",)):
+        assert pairs_read(file, *told) == [("Day 1, and 2.", ["Since when?", "Hm."])]
     with pytest.raises(UserError, match=rf"a {name} separates its cells: add data.delimiter={name}"):
+        pairs_read(file, "data.delimiter=comma")
+
+
+def test_a_pointer_of_git_lfs_is_told(tmp_path: Path) -> None:
+    file = table(tmp_path / "rows.CSV.GZ", "version https://git-lfs.github.com/spec/v1", "oid sha256:00", "size 7")
+    with pytest.raises(UserError, match=r"rows.CSV.GZ: holds only a pointer of Git LFS; run git lfs pull"):
         pairs_read(file)
-    assert pairs_read(file, f"data.delimiter={name}") == [("Day 1, and 2.", ["Since when?", "Hm."])]
 
 
 @pytest.mark.parametrize("file", ["rows.csv", "rows.jsonl"])

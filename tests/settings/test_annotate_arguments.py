@@ -44,6 +44,9 @@ def test_files_in_the_place_of_a_choice(here: Path) -> None:
     with pytest.raises(UserError, match=r"speeches=two.jsonl: no such file"):
         arguments("speeches=two.jsonl")
     assert arguments("speeches=sampel") == ["speeches=sampel"], "Hydra names the choices"
+    for place in ("speeches.sources=[{path: a.jsonl}]", "speeches.path=acme/pairs"):  # not with the sample's limit
+        assert arguments(place, "out=new") == ["speeches=local", place, "out=new"]
+        assert arguments("speeches=mine", place) == ["speeches=mine", place]
 
 
 def test_a_directory_is_typed_again_with_what_changes(here: Path) -> None:

@@ -14,7 +14,7 @@ from psychocounsel.annotation.speeches.identifiers import Finder, IdentifierSpan
 from psychocounsel.annotation.speeches.presidio import presidio_finder
 from psychocounsel.annotation.speeches.settings import Speeches, SpeechSource, limit_of
 from psychocounsel.counsel.traits import language_of, read_risk_rules, read_topics
-from psychocounsel.data.messages import talk_with_client
+from psychocounsel.data.messages import TALKS, talk_with_client
 from psychocounsel.data.near_duplicates import CJK
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError, words
@@ -22,9 +22,8 @@ from psychocounsel.grading.rating import conversation_text, turns_of
 
 # Rows of a source: the client's text, and the topic and risk that the row states
 
-_COLUMNS = ("question", "prompt", "speech", "text", "messages")
+_COLUMNS = ("question", "prompt", "speech", "text", *TALKS)
 _IDS = ("id", "ID", "prefID")
-_CLIENT = ("user", "client", "human")
 
 
 @dataclass(frozen=True)
@@ -77,40 +76,25 @@ def _speeches(row: Mapping[str, Any], where: str, source: SpeechSource, turns: s
     if column is None:
         columns = words(", ".join(sorted(map(str, values))) or "none")
         raise UserError(
-            f"{where}: needs a column {' or '.join(candidates)}; the columns with values are {columns} (speeches.column)"
+            f"{where}: needs a column {' or '.join(candidates)}; the columns with values are {columns}: name that of the "
+            "texts by speeches.column=NAME"
         )
     identity = next((values[name] for name in _IDS if isinstance(values.get(name), str | int)), where)
-    value, what = values[column], f"{where}: {column}"
-    texts = [_text(value, what)] if turns == "last" else _conversations(value, where, column, turns)
+    texts = _conversations(values[column], where, column, turns)
     topic, risk = values.get(source.topic_column), row.get(source.risk_column)
     return [
         SpeechRow(source.title, str(identity), text, source.license, source.language, topic, risk) for text in texts
     ]
 
 
-def _text(value: Any, what: str) -> str:
-    """Return a text, or the last client's turn in a list of messages."""
-    if isinstance(value, list):
-        turns = [message for message in value if isinstance(message, Mapping) and message.get("role") in _CLIENT]
-        if not turns:
-            raise UserError(
-                f"{what} holds no turn of a client: messages need a role ({', '.join(_CLIENT)}) and content"
-            )
-        value = turns[-1].get("content")
-    if not isinstance(value, str):
-        raise UserError(f"{what} holds something that is not text")
-    if not value.strip():
-        raise UserError(f"{what} is empty")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        raise UserError(f"{what} holds half a character (a lone surrogate)") from error
-    return value
-
-
 def _conversations(value: Any, where: str, column: str, turns: str) -> list[str]:
-    """Return a conversation up to the client's last turn, or with `turns=every` up to each, as `conversation_text` writes it."""
+    """Return the client's last turn, the conversation up to it (`turns=all`) or up to each of the client's turns (`every`).
+
+    Conversations have the form of `conversation_text`.
+    """
     said = [{**turn, "content": _plain(turn["content"])} for turn in talk_with_client(value, where, column)]
+    if turns == "last":
+        return [said[-1]["content"]]
     if len(said) > 1:  # no paragraph of a turn may look like the next turn
         said = [{**turn, "content": _LIKE_A_TURN.sub("\n", turn["content"])} for turn in said]
     ends = [place for place, turn in enumerate(said, 1) if turn["role"] == "user"]

@@ -222,7 +222,7 @@ def _lines(run: Run, status: str, state: LoopState, total: int, seconds: float) 
     lines += [f"run directory       {shown}", f"report              psychocounsel report {shlex.quote(shown)}"]
     if status == FINISHED:
         lines.append(f"model               {model}   ({_loader(config, target.needs.main)} loads it)")
-        lines.append("try next            psychocounsel " + _next_idea(algorithm, run, shown, model))
+        lines.append("try next            psychocounsel " + _next_idea(algorithm, run, shown, model, bool(best)))
     elif status == "stopped":
         lines.append(f"to resume           the same command with run_dir={shlex.quote(shown)}")
     return lines
@@ -265,16 +265,21 @@ def _is_adapter(config: DictConfig) -> bool:
     return bool(config.model.lora.rank) and not config.model.lora.merge
 
 
-# Overrides that say which rows are read, without those of the training part.
-_OF_DATA = ("data", *(f"data.{name}" for name in ("path", "subset", "columns", "delimiter", "group_by")))
+# Overrides that say which rows are read and which of them are held out, without those of the training part.
+_OF_DATA = (
+    *("path", "revision", "split", "subset", "columns", "delimiter", "group_by", "mix", "bad_rows", "rating_range"),
+    *("eval_path", "eval_revision", "eval_split", "dev_fraction", "split_seed", "confidential", "allowed_hosts"),
+    *("pairs", "min_gap", "gap", "principle_weights", "safety_veto"),
+)
 
 
-def _next_idea(algorithm: str, run: Run, shown: str, model: str) -> str:
-    """Return a command that often comes next; a sweep keeps the overrides of this run."""
+def _next_idea(algorithm: str, run: Run, shown: str, model: str, measured: bool) -> str:
+    """Return a command that often comes next; a sweep keeps the overrides of this run. `measured`: it has held-out rows."""
     if algorithm == "DPO":
         return " ".join(["train -m algo.beta=0.05,0.1,0.3 seed=1,2", *_typed(run, ("algo.beta", "seed"))])
-    if algorithm == "Reward":
-        data = (text for text in _overrides(run) if text.lstrip("+").partition("=")[0] in _OF_DATA)
+    if algorithm == "Reward" and measured:
+        keys = {"data", *(f"data.{name}" for name in _OF_DATA)}
+        data = (text for text in _overrides(run) if ".".join(_key(text).split(".")[:2]) in keys)
         return " ".join(["evaluate", f"reward.path={shlex.quote(model)}", *map(shlex.quote, data)])
     if algorithm == "SFT" and not _is_adapter(run.config):
         return f"train model.path={shlex.quote(model)} algo=dpo"
@@ -286,11 +291,15 @@ def _overrides(run: Run) -> list[str]:
     return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
 
 
+def _key(override: str) -> str:
+    return override.lstrip("+").partition("=")[0]
+
+
 def _typed(run: Run, swept: tuple[str, ...]) -> list[str]:
     """Return the options and overrides of the run's command, quoted for a shell, without those that the sweep sets itself."""
     own = (*swept, "run_dir", "sweep_dir", "dry_run")
     folders = [f"--config-dir={_shorten(Path(folder))}" for folder in config_folders(run.config.code_path)]
-    kept = (text for text in _overrides(run) if text and text.lstrip("+").partition("=")[0] not in own)
+    kept = (text for text in _overrides(run) if text and _key(text) not in own)
     plain = (text.replace("'", "") if text.startswith("zero=") else text for text in kept)  # quoted for Hydra alone
     return [shlex.quote(text) for text in (*folders, *plain)]
 

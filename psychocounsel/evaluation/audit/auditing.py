@@ -18,7 +18,7 @@ from psychocounsel.counsel.system_prompt import COUNSELLOR
 from psychocounsel.data.rows import Example, report_dropped
 from psychocounsel.data.selection import all_rows, load_split, no_pairs, refuse_sessions
 from psychocounsel.data.shared_text import normalised
-from psychocounsel.data.sources import load_examples
+from psychocounsel.data.sources import StandardSource, load_examples
 from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED, UserError
 from psychocounsel.evaluation.audit.blind import Blind, blind_baselines
 from psychocounsel.evaluation.audit.faults import Texts, contradictions, halo, rating_disagreement, repeats, shared
@@ -253,8 +253,9 @@ def load_others(config: DictConfig, say: Say) -> dict[str, list[Example]]:
     """
     others = {}
     for entry in config.audit.against:
+        source = StandardSource(columns=None if entry.path == "builtin:sample" else config.data.columns)
         name, dropped = entry.name or entry.path, list[str]()
-        rows = load_examples(entry.path, entry.split, entry.revision, None, config.data.rating_range, dropped)
+        rows = load_examples(entry.path, entry.split, entry.revision, source, config.data.rating_range, dropped)
         report_dropped(dropped, len(dropped) + len(rows), f"audit.against={name}", say)
         others[name] = rows
     return others

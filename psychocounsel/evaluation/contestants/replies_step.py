@@ -244,4 +244,7 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
             "crisis_to_third_parties=true sends them to it"
         )
     if figures["failed"]:
-        yield f"{figures['failed']:,} replies failed; repeat the command with steps=[replies] to ask for them again"
+        yield (
+            f"{figures['failed']:,} replies failed; steps=[replies] asks for them again, in vain for a speech that is too "
+            "long for the model"
+        )

@@ -16,7 +16,7 @@ from psychocounsel.data.near_duplicates import near_matches, sketches
 from psychocounsel.data.rows import Example
 from psychocounsel.data.selection import load_split
 from psychocounsel.data.shared_text import components_of, normalised
-from psychocounsel.data.sources import load_examples
+from psychocounsel.data.sources import StandardSource, load_examples
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.part import load_evaluated
 from psychocounsel.rundir.run_config import read_config
@@ -128,7 +128,8 @@ def training_examples(config: DictConfig, models: Sequence[LanguageModel]) -> tu
     Raises:
         UserError: if a run's data cannot be read any more.
     """
-    examples = [example for path in config.trained_on for example in load_examples(path, "train", None)]
+    source = StandardSource(columns=config.data.columns)
+    examples = [example for path in config.trained_on for example in load_examples(path, "train", None, source)]
     unknown = []
     for model in models:
         runs = runs_of(model.model)

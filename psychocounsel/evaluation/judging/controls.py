@@ -182,7 +182,10 @@ def overlap_figures(speeches: Sequence[ControlledSpeech]) -> ControlFigures:
     """Return the figures of word overlap as a scorer: the share of a reply's distinct words that the speech contains."""
     rewards = []
     for conversation in control_conversations(speeches):
-        speech, reply = ({*CONTENT_WORD.findall(message["content"].lower())} for message in conversation[-2:])
+        words = {"user": set[str](), "assistant": set[str]()}
+        for message in [*(turn for turn in conversation if turn["role"] == "user"), conversation[-1]]:
+            words[message["role"]].update(CONTENT_WORD.findall(message["content"].lower()))
+        speech, reply = words.values()
         rewards.append(len(reply & speech) / max(len(reply), 1))
     return scored_figures(speeches, rewards)
 
@@ -240,6 +243,7 @@ def control_table(runs: Sequence[Titled[Mapping[str, ControlFigures]]], name: st
     headings = ["evaluation", "judge", "control", "preferred to the best reply", "to the median reply", "speeches"]
     notes = [
         "controls are made by rule from the speech and the best reply; a tie counts half; intervals over clients",
+        "the median reply: of the speeches with at least three replies",
         f"a judge that prefers a control in more than {100 * limit:g} % of the speeches cannot tell which model is better",
     ]
     return report_table(name, "Judges on controls: replies that no reader would prefer", headings, rows, *notes)

@@ -66,7 +66,7 @@ from psychocounsel.evaluation.reward.show import RewardFigures, reward_blocks, r
 from psychocounsel.evaluation.showing import show_result
 from psychocounsel.metrics.rewards import accuracy, reward_statistics
 from psychocounsel.reward.base import Scorer, open_scorer
-from psychocounsel.reward.encoding import score_heads, score_heads_that_fit
+from psychocounsel.reward.encoding import score_heads_that_fit
 from psychocounsel.reward.local_model import format_lines
 from psychocounsel.reward.sections import reward_sections, scorer_sections
 from psychocounsel.rundir.paths import RunDir
@@ -132,15 +132,11 @@ def score_shared(
     world: World,
     bar: RangeBar,
     title: str,
-    must_fit: bool = False,
 ) -> np.ndarray:
     """Return the rewards of all conversations and the scores of the scorer's heads, float32[n, 1 + heads], on every rank.
 
     Each rank scores its share; `bar` shows progress. Conversations 2k and 2k + 1 are scored on one rank because those of
     `pair_conversations` share their prompt. A conversation that is too long for the model gets NaN.
-
-    Raises:
-        UserError: if `must_fit` is True and a conversation is too long for the model.
     """
     ranks = np.arange(len(conversations)) // 2 % world.size  # the rank that scores each conversation
     own = [conversations[row] for row in np.flatnonzero(ranks == world.rank)]
@@ -148,7 +144,7 @@ def score_shared(
     def progress(steps: range) -> Iterable[int]:
         return bar(steps, title)
 
-    share = (score_heads if must_fit else score_heads_that_fit)(scorer, own, progress)
+    share = score_heads_that_fit(scorer, own, progress)
     scores = np.empty((len(conversations), share.shape[1]), np.float32)
     for rank, part in enumerate(world.gather(share)):
         scores[ranks == rank] = part
@@ -165,11 +161,12 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
 
     `summary.json` holds the figures, `reliability.json` the reliability diagrams and risk-coverage curves, and
     `scores.jsonl` the rewards of each pair. With `counterfactuals.limit`, `reward` also scores changed replies of that
-    many pairs. With `compare`, other reward models score the same pairs, and language models rank them.
+    many pairs. With `compare`, other reward models score the same pairs, and language models rank them. Pairs that are too
+    long for `reward` are left out, and a warning counts them.
 
     Raises:
         BudgetSpent: if `budget` ends before language models have ranked all pairs; their answers are kept.
-        UserError: if there are no pairs, or a model cannot score them.
+        UserError: if there are no pairs, a model cannot score them, or every pair is too long.
     """
     examples = evaluated_pairs(config, say)
     for line in format_lines(build_section(section, "reward") for _, section in reward_sections(config)):
@@ -177,7 +174,7 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
     ground = ground_of(examples, config.evaluation.baselines, say)
     controlled = evaluated_controls(config, examples)
     conversations, controls = control_conversations(controlled), dict[str, ControlFigures]()
-    scores = []
+    scores, doubts = [], list[str]()
     counterfactuals: list[Counterfactual] = []
     changed = np.zeros(0, np.float32)
     for key, section in scorer_sections(config):
@@ -185,7 +182,19 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
         if isinstance(settings, Ranker):
             continue
         scorer = open_scorer(settings, world.device)
-        scores.append(_score(section.name, scorer, examples, ground, world, bar, must_fit=key == "reward"))
+        own = score_shared(scorer, pair_conversations(examples), world, bar, f"scoring by {section.name}")
+        fits = ~np.isnan(own[:, 0]).reshape(-1, 2).any(1)
+        if key == "reward" and not fits.all():
+            doubts.append(
+                f"{(~fits).sum()} of {len(fits)} pairs are left out, because they are too long for {section.name} "
+                "(reward.max_length)"
+            )
+            say(f"warning: {doubts[0]}")
+            if not fits.any():
+                raise UserError("every pair is too long for the reward model: raise reward.max_length")
+            examples, own = [examples[row] for row in np.flatnonzero(fits)], own[np.repeat(fits, 2)]
+            ground = ground_of(examples, config.evaluation.baselines, lambda line: None)
+        scores.append(_score(section.name, scorer, own, ground, world, bar))
         rewards = score_shared(scorer, conversations, world, bar, f"controls, by {section.name}")
         controls[section.name] = scored_figures(controlled, rewards[:, 0].tolist())
         if key == "reward" and config.counterfactuals.limit:
@@ -208,10 +217,10 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
     figures = _figures(config, examples, ground, scores, rankings)
     if progress := progress_of_models(section.get("path") for _, section in reward_sections(config)):
         figures[MEASURED] = progress
-    if partial := unfinished_models(progress):
-        figures["doubts"] = partial
-        for line in partial:
-            say(f"warning: {line}")
+    for line in (partial := unfinished_models(progress)):
+        say(f"warning: {line}")
+    if doubts := [*partial, *doubts]:
+        figures["doubts"] = doubts
     if controlled:
         figures["controls"] = {**controls, OVERLAP: overlap_figures(controlled)}
         figures["metrics"] |= worst_control(controls[config.reward.name])
@@ -232,15 +241,15 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
 def _score(
     name: str,
     scorer: Scorer,
-    examples: Sequence[Example],
+    scores: np.ndarray,
     ground: Ground | None,
     world: World,
     bar: Bar,
-    must_fit: bool,
 ) -> PairScores:
-    """Return the rewards of the pairs, and, if baselines are computed, the margins of the pairs under other speeches."""
-    conversations = pair_conversations(examples)
-    scores = score_shared(scorer, conversations, world, bar, f"scoring by {name}", must_fit)
+    """Return the rewards of the pairs, and, if baselines are computed, the margins of the pairs under other speeches.
+
+    `scores`: of `pair_conversations`, by `score_shared`.
+    """
     principles = {head: scores[:, column].reshape(-1, 2) for column, head in enumerate(scorer.heads, 1)}
     reading, by_principle = None, None
     if ground is not None:

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import json
 import stat
 from pathlib import Path
 
@@ -114,8 +115,15 @@ def test_the_same_speeches_from_every_format(tmp_path: Path) -> None:
     jsonl(tmp_path / "a.jsonl", rows)
     jsonl(tmp_path / "chat.jsonl", [_conversation(row["question"]) for row in rows])
     Dataset.from_list(rows).save_to_disk(tmp_path / "folder")
+    talks = [_conversation(row["question"])["messages"] for row in rows]
+    pc.write_csv(pa.Table.from_pylist([{"messages": json.dumps(talk)} for talk in talks]), tmp_path / "chat.csv")
+    shared = [[{"from": message["role"], "value": message["content"]} for message in talk] for talk in talks]
+    jsonl(tmp_path / "shared.jsonl", [{"conversations": talk} for talk in shared])
+    spoken = [f"Client: Hello.\nTherapist: Hello.\nClient: {row['question']}" for row in rows]
+    jsonl(tmp_path / "spoken.jsonl", [{"dialogue": text} for text in spoken])
     found = []
-    for name in ("a.jsonl", "a.parquet", "a.csv", "a.json", "chat.jsonl", "folder"):
+    tables = ("a.jsonl", "a.parquet", "a.csv", "a.json", "folder")
+    for name in (*tables, "chat.jsonl", "chat.csv", "shared.jsonl", "spoken.jsonl"):
         _, files, _ = made(tmp_path / f"out-{name}", path=str(tmp_path / name), language="en")
         found.append([(row["speech"], row["text"], row["split"]) for row in table(files.speeches)])
     assert len(found[0]) == 5 and all(each == found[0] for each in found)
@@ -163,7 +171,7 @@ def test_characters_count_more_in_chinese(tmp_path: Path) -> None:
 def test_a_bad_row_ends_the_step_or_is_counted(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", [{"text": LONG}, {"text": 7}, {"other": "secret words"}, {"text": " "}])
     with pytest.raises(
-        UserError, match=r"a\.jsonl line 2: text holds something that is not text; speeches\.bad_rows=drop"
+        UserError, match=r"a\.jsonl line 2: text must be a string or a list of .*; speeches\.bad_rows=drop"
     ):
         made(tmp_path / "out", path=str(path))
     assert not list((tmp_path / "out").iterdir()), "a failed step left files"

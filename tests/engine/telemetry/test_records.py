@@ -40,9 +40,14 @@ def test_the_next_command_keeps_overrides_but_those_that_it_gives_itself(tmp_pat
 
 
 def test_after_a_reward_model_comes_its_evaluation_on_the_same_data(tmp_path: Path) -> None:
-    (tmp_path / "overrides.txt").write_text("algo=reward\n+data.path=my pairs.jsonl\ndata.half=first\nseed=4\n")
+    split = ["data.split_seed=3", "data.bad_rows=drop", "data.principle_weights.safety=2"]
+    (tmp_path / "overrides.txt").write_text(
+        "\n".join(["algo=reward", "+data.path=my pairs.jsonl", "data.half=first", *split, "seed=4\n"])
+    )
     run = Run(tmp_path, OmegaConf.create({"code_path": []}), 0, 1, 1, None)  # type: ignore[arg-type]
-    assert _next_idea("Reward", run, "r", "r/model") == "evaluate reward.path=r/model '+data.path=my pairs.jsonl'"
+    command = ["evaluate reward.path=r/model '+data.path=my pairs.jsonl'", *split]
+    assert _next_idea("Reward", run, "r", "r/model", True) == " ".join(command), "the same rows are held out"
+    assert _next_idea("Reward", run, "r", "r/model", False) == "export r", "nothing is held out"
 
 
 @pytest.mark.parametrize(
@@ -55,7 +60,7 @@ def test_after_a_reward_model_comes_its_evaluation_on_the_same_data(tmp_path: Pa
 )
 def test_after_sft_comes_dpo_of_a_whole_model(lora: dict[str, object], idea: str, tmp_path: Path) -> None:
     run = Run(tmp_path, OmegaConf.create({"model": {"lora": lora}}), 0, 1, 1, None)  # type: ignore[arg-type]
-    assert _next_idea("SFT", run, "r", "r/model") == idea, "no training begins with an adapter"
+    assert _next_idea("SFT", run, "r", "r/model", True) == idea, "no training begins with an adapter"
 
 
 def test_the_next_command_keeps_the_folders_of_config_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

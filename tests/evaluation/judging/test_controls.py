@@ -1,5 +1,7 @@
 """Controls of judges: which replies meet, what is counted, and when a judge crowns nobody."""
 
+from dataclasses import replace
+
 import pytest
 
 from psychocounsel.counsel.controls import KINDS
@@ -128,6 +130,12 @@ def test_word_overlap_prefers_echoes() -> None:
     assert {"echo", "half_echo", "shuffled", "sentences"} <= {
         *fooled_by(overlap_figures(controlled_speeches(pairs(20), PROMPT, 20)), 0.9)
     }
+    turns = [{"role": "user", "content": "Father died."}, {"role": "assistant", "content": "Oh."}]
+    rows = [
+        replace(row, prompt=[*turns, *row.prompt], replies=["Father speaks. Nothing helps.", "b"]) for row in pairs(9)
+    ]
+    echo = overlap_figures(controlled_speeches(rows, PROMPT, 9))["echo"]
+    assert echo[BEST]["value"] == 0.5, "all turns of the client are the speech, so that both share all of their words"
 
 
 def test_a_ranker_sees_the_best_reply_against_each_control() -> None:
