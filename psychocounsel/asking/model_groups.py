@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
 from psychocounsel.remote.hub_sources import HubSource, is_here
-from psychocounsel.reward.sections import judge_models, path_is
+from psychocounsel.reward.sections import filled, judge_models, path_is
 from psychocounsel.settings.command import idle_keys
 from psychocounsel.settings.paths import is_of_earlier_run
 from psychocounsel.settings.schema import option
@@ -88,12 +88,7 @@ def _resolve(group: str, index: int, member: Any, preset: Preset) -> DictConfig:
     base = preset(group, str(given.use))
     if "members" in base:
         raise UserError(f"{key}: {given.use} has members itself; name its members")
-    own = {name: given[name] for name in given if name != "use"}
-    if unknown := sorted({*map(str, own)} - {*map(str, base)}):
-        raise UserError(f"{key}: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
-    merged = OmegaConf.merge(base, own)
-    assert isinstance(merged, DictConfig)
-    return merged
+    return filled(key, {name: given[name] for name in given if name != "use"}, base)
 
 
 def check_models(config: DictConfig, typed: Callable[[DictConfig], DictConfig]) -> None:

@@ -60,7 +60,7 @@ def run_ranks(
     attempt: AttemptDir,
     gpus: bool,
     when_stopped: str,
-    preload: Sequence[str] = PRELOAD,
+    preload: Sequence[str],
 ) -> tuple[int, int]:
     """Run `count` processes, with this process's environment, `environment` and their rank.
 
@@ -98,7 +98,7 @@ class _NothingBegan(Exception):
 
 
 def forked(
-    work: Callable[..., None], given: tuple[Any, ...], environment: dict[str, str], preload: Sequence[str] = PRELOAD
+    work: Callable[..., None], given: tuple[Any, ...], environment: dict[str, str], preload: Sequence[str]
 ) -> tuple[BaseProcess, Connection]:
     """Return a process that runs `work(pipe, environment, *given)` on CPU with a rank's imports, and the pipe's other end.
 

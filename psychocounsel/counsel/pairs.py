@@ -82,7 +82,7 @@ def pairs_by_score(
 
 
 def preference(
-    first: Mapping[str, float | None], second: Mapping[str, float | None], weights: Mapping[str, float] | None = None
+    first: Mapping[str, float | None], second: Mapping[str, float | None], weights: Mapping[str, float] | None
 ) -> float | None:
     """Return which of two replies a vote prefers: 1.0 the first, 0.0 the second, 0.5 neither.
 

@@ -59,14 +59,14 @@ def prompt_text(rubric: Rubric, parts: Sequence[str] = PARTS, examples: bool = T
     return "\n".join(lines) + "\n"
 
 
-def plain_text(rubric: Rubric, parts: Sequence[str] = PARTS, examples: bool = True) -> str:
+def plain_text(rubric: Rubric, parts: Sequence[str] = PARTS) -> str:
     """Return the parts as plain text for people: lines of at most 96 characters, with origins and literature.
 
     Raises:
         ValueError: if a name is not in PARTS.
     """
     lines: list[str] = []
-    for style, text in _blocks(rubric, parts, examples, for_people=True):
+    for style, text in _blocks(rubric, parts, examples=True, for_people=True):
         if lines and style not in ("item", "step"):
             lines.append("")
         if style in ("title", "heading"):

@@ -26,9 +26,7 @@ _ROWS = 1000  # rows of a parquet file in memory at a time
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
-def file_rows(
-    file: Path, texts: Collection[str] = (), delimiter: str | None = None
-) -> Iterator[tuple[str, Row | UserError]]:
+def file_rows(file: Path, texts: Collection[str], delimiter: str | None) -> Iterator[tuple[str, Row | UserError]]:
     """Yield each row of a file with its place, or the error of a row that cannot be read.
 
     `texts`: columns of a table whose cells stay texts even if all of them are numbers. `delimiter`: one of DELIMITERS, by

@@ -50,7 +50,7 @@ class RankingAsk(Ask):
             raise Unreadable("gives a rank that is not from 1 to the number of replies")
 
 
-def ranking_rules(rubric: str, examples: bool, principles: tuple[str, ...] = PRINCIPLES) -> str:
+def ranking_rules(rubric: str, examples: bool, principles: tuple[str, ...]) -> str:
     """Return the system message: the rubric's parts for these principles, and the form of the answer.
 
     Raises:

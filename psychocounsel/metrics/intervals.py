@@ -335,9 +335,9 @@ def upper_bound(failures: float, cases: float, level: float = LEVEL) -> float:
     return 1.0 if failures >= cases else float(beta.ppf(level, failures + 1, cases - failures))
 
 
-def lower_bound(failures: float, cases: float, level: float = LEVEL) -> float:
+def lower_bound(failures: float, cases: float) -> float:
     """Return the one-sided exact lower bound of a failure rate: 1 - `upper_bound` of the cases without failure."""
-    return 1 - upper_bound(cases - failures, cases, level)
+    return 1 - upper_bound(cases - failures, cases)
 
 
 def tango(worse: np.ndarray, better: np.ndarray, items: float, margin: float) -> np.ndarray:

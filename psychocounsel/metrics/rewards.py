@@ -103,7 +103,7 @@ def binned_error(margins: np.ndarray, binning: Binning) -> float:
 
 
 def calibration_interval(
-    margins: np.ndarray, clusters: Sequence[Hashable], binning: Binning, samples: int = 1000
+    margins: np.ndarray, clusters: Sequence[Hashable], binning: Binning, samples: int
 ) -> tuple[float, float]:
     """Return the 95 % interval of `binned_error` over clusters.
 

@@ -36,7 +36,7 @@ class Head(Linear):
         return nn.functional.linear(hidden.float(), self.weight.float(), _wide(self.bias))
 
 
-def wide_product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+def wide_product(left: torch.Tensor, right: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """Return left @ right.T + bias, float32[N, M], from [N, K] and [M, K] in the same dtype; it has no gradient of its own.
 
     Products of bfloat16 numbers are exact in float32, and so are summed without a rounding to bfloat16.

@@ -96,7 +96,7 @@ class Policy(PackedModel):
         self.output_layer = [OutputLayer.of(lm.get_output_embeddings())]
         self.value_head: Head | None = None
 
-    def add_value_head(self, dtype: torch.dtype = torch.float32) -> None:
+    def add_value_head(self, dtype: torch.dtype) -> None:
         """Make `forward` also give values, from a linear head on the trunk that gives 0 until it is trained.
 
         The head is used only in training. It is not a part of `lm`, which is exported and writes replies.
@@ -191,9 +191,9 @@ class Critic(PackedModel):
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15}  # limit of the mean difference
 
 
-def probe_groups(vocabulary: int, seed: int = 0) -> list[Group]:
+def probe_groups(vocabulary: int) -> list[Group]:
     """Return two small groups of random tokens, with two and three completions."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)
 
     def ids(count: int) -> np.ndarray:
         return rng.integers(0, vocabulary, count, dtype=np.int32)

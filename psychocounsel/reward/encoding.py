@@ -76,7 +76,7 @@ def score_what_fits(
 
 
 def score_heads_that_fit(
-    scorer: Scorer, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]] = iter
+    scorer: Scorer, conversations: Sequence[Conversation], progress: Callable[[range], Iterable[int]]
 ) -> Array:
     """Return the columns of `score_heads`; NaN for a conversation that is too long for the reward model.
 

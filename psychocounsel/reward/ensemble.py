@@ -88,7 +88,7 @@ class EnsembleScorer(Scorer):
     `parts` holds each member's rewards of the last scored conversations, float32[n], by name.
     """
 
-    def __init__(self, members: Mapping[str, Scorer], rule: ScoreCombination, deviations: float = 1.0) -> None:
+    def __init__(self, members: Mapping[str, Scorer], rule: ScoreCombination, deviations: float) -> None:
         self.members, self.rule, self.deviations = members, rule, deviations
         self.models = [model for member in members.values() for model in member.models]
 

@@ -5,7 +5,7 @@ The entries are `reward`, `compare`, and the members of an ensemble in either.
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,8 +112,8 @@ def _compared(key: str, entry: Any, preset: Preset) -> DictConfig:
         return entry  # resolved already, or the user's own reward
     use = str(entry.get("use") or "local")
     if use != "llm":
-        return _filled(key, _own(entry), _loaded(key, "reward", use, preset))
-    section = _filled(key, _own(entry), OmegaConf.create(_RANKER))
+        return filled(key, _own(entry), _loaded(key, "reward", use, preset))
+    section = filled(key, _own(entry), OmegaConf.create(_RANKER))
     if section.judge is None:
         raise UserError(
             f"{key}.judge is not set: give a name in conf/judge/, or a mapping as {{use: openai, model: NAME}}"
@@ -133,7 +133,7 @@ def _judge(key: str, entry: Any, preset: Preset) -> DictConfig:
     base = _loaded(key, "judge", str(section.use), preset)
     if "members" in base:
         raise UserError(f"{key}: {section.use} has several members; write a separate entry of compare for each")
-    return _filled(key, _own(section), base)
+    return filled(key, _own(section), base)
 
 
 def _loaded(key: str, group: str, name: str, preset: Preset) -> DictConfig:
@@ -172,14 +172,18 @@ def _resolved(key: str, member: Any, ensemble: DictConfig, preset: Preset) -> Di
         return section  # resolved already, or the user's own reward
     if "normalise" in base:
         base.normalise = ensemble.normalise
-    return _filled(key, section, base)
+    return filled(key, section, base)
 
 
-def _filled(key: str, overrides: DictConfig, base: DictConfig) -> DictConfig:
-    """Return the settings `base` updated by the given ones."""
-    if unknown := sorted({*map(str, overrides)} - {*map(str, base)}):
+def filled(key: str, own: Mapping[Any, Any], base: DictConfig) -> DictConfig:
+    """Return the settings `base` updated by the `own` ones of the section at `key`.
+
+    Raises:
+        UserError: for a setting that `base` lacks.
+    """
+    if unknown := sorted({*map(str, own)} - {*map(str, base)}):
         raise UserError(f"{key}: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
-    merged = OmegaConf.merge(base, overrides)
+    merged = OmegaConf.merge(base, own)
     assert isinstance(merged, DictConfig)
     return merged
 

@@ -194,7 +194,7 @@ class _Rows:
         sampling: Sampling,
         lm: Any,
         stop: Sequence[int],
-        beginning: _Beginning | None = None,
+        beginning: _Beginning | None,
     ) -> None:
         import torch
 

@@ -28,7 +28,7 @@ RENAMED = {
 }
 
 
-def renamed(key: str, value: object = None) -> str | None:
+def renamed(key: str, value: object) -> str | None:
     """Return one line that names the new key, or None if the key was not renamed."""
     written = key if value is None else f"{key}={value}"
     return f"{written}: was renamed to {RENAMED[key]}" if key in RENAMED else None

@@ -59,7 +59,7 @@ def model_of_run(path: str, key: str) -> str:
     return str(model)
 
 
-def refuse_missing_folder(value: str, key: str, revision: str | None = None) -> None:
+def refuse_missing_folder(value: str, key: str, revision: str | None) -> None:
     """Refuse a missing relative folder of more than two parts, or `PARENT/NAME` whose parent exists: hardly a hub id.
 
     With a `revision`, which folders have not, the second form is one all the same.

@@ -204,7 +204,7 @@ def grace_of(config: DictConfig) -> float:
 
 
 @contextlib.contextmanager
-def stoppable(run_dir: Path, grace_seconds: float, last_words: Callable[[], None] = lambda: None) -> Iterator[None]:
+def stoppable(run_dir: Path, grace_seconds: float, last_words: Callable[[], None]) -> Iterator[None]:
     """Inside the block, a stop request raises KeyboardInterrupt in the main thread.
 
     If the block has not ended `grace_seconds` after the request, `last_words` is called and the process exits with code 75.

@@ -223,7 +223,7 @@ _FOLDER_KEYS = ("path", "eval_path", "model")  # names of data or model folders
 _STUDY = "STUDY"  # replaces the path of the study's folder, which may be moved
 
 
-def cell_fingerprint(module: str, config: DictConfig, study: Path, needed: Iterable[str], times: int = 0) -> str:
+def cell_fingerprint(module: str, config: DictConfig, study: Path, needed: Iterable[str], times: int) -> str:
     """Return a hash of everything that decides a cell's result: settings, local files, and the cells that it needs.
 
     `times` counts the forced repetitions of its stage. For a value that a search or an earlier stage will choose, the

@@ -47,8 +47,7 @@ from psychocounsel.studies.references import (
     with_values,
 )
 from psychocounsel.studies.study_file import Study, StudyStage, near
-from psychocounsel.studies.tables import problems
-from psychocounsel.studies.tables.known_columns import unknown_figures
+from psychocounsel.studies.tables import problems, unknown_figures
 
 _EXPECTED = (UserError, HydraException, OmegaConfBaseException, OSError, ValueError, yaml.YAMLError, RecursionError)
 

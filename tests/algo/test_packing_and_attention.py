@@ -73,8 +73,17 @@ def one_by_one(name: str) -> tuple[dict[str, float], dict[str, torch.Tensor]]:
     return step(name, "dense", 1)
 
 
-@pytest.mark.parametrize("smallest_head", [1, 10_000], ids=["varlen by blocks", "varlen by PyTorch's kernel"])
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize(
+    ("name", "smallest_head"),
+    [
+        pytest.param(name, size, id=f"{name}-{words}", marks=() if name in quick else pytest.mark.slow)
+        for size, words, quick in (
+            (1, "varlen by blocks", {*ALGORITHMS} - {"ipo"}),
+            (10_000, "varlen by PyTorch's kernel", ("dpo", "reward")),  # a kernel knows no loss
+        )
+        for name in ALGORITHMS
+    ],
+)
 def test_every_path_gives_what_groups_one_by_one_give(
     name: str, smallest_head: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.gpu_check.__main__ import main
 from benchmarks.gpu_check.attention_error import attention, distances, verdict
 from benchmarks.gpu_check.check_rows import NAMES, Row
 from benchmarks.gpu_check.full_size import estimated, make_bench, mfu, write_sample_pairs
@@ -27,12 +28,13 @@ def row(name: str = "r", seconds: int = 20, gpus: int = 1, packages: tuple[str, 
     return Row(name, "about", "file:function", "goal", seconds, gpus, packages)
 
 
-def test_without_a_gpu_every_row_says_so_and_the_check_ends_well(tmp_path: Path) -> None:
+def test_without_a_gpu_every_row_says_so_and_the_check_ends_well(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     if torch.cuda.is_available():
         pytest.skip("there is a GPU here")
-    command = [sys.executable, "-m", "benchmarks.gpu_check", "--output", str(tmp_path / "check.json")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--output", str(tmp_path / "check.json")])
+    main()
     report = json.loads((tmp_path / "check.json").read_text())
     assert [each["name"] for each in report["rows"]] == list(NAMES)
     assert {(each["result"], each["figure"]) for each in report["rows"]} == {(NOT_RUN, "no GPU that torch can use")}
@@ -161,11 +163,14 @@ def test_the_table_has_a_row_for_each_check() -> None:
     assert line(vars(found)).startswith("varlen       FAILED") and MISSED not in line(vars(found))
 
 
-def test_unknown_rows_and_files_are_refused() -> None:
+def test_unknown_rows_and_files_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for typed, message in (
         (["--only", "varlan"], "rows are varlen, vllm"),
         (["--table", "nope"], "no such file"),
     ):
-        command = [sys.executable, "-m", "benchmarks.gpu_check", *typed]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=dict(os.environ))
-        assert done.returncode == 2 and message in done.stderr
+        monkeypatch.setattr(sys, "argv", ["gpu_check", *typed])
+        with pytest.raises(SystemExit, match="2"):
+            main()
+        assert message in capsys.readouterr().err

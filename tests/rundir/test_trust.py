@@ -20,6 +20,7 @@ from psychocounsel.rundir.manifest import complete_checkpoints
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.command import command_of
 from tests.support.composed import check, compose
+from tests.support.trained import trained_run
 
 pytestmark = [
     pytest.mark.skipif(os.getuid() != 0, reason="only root can give a file to another user"),
@@ -113,7 +114,9 @@ def test_what_another_user_could_have_written_is_refused(command: str, run: Path
     assert {path: path.read_bytes() for path in run.parent.rglob("*") if path.is_file()} == before
 
 
-def test_who_says_so_trusts_a_folder_and_what_is_in_it(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_who_says_so_trusts_a_folder_and_what_is_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = trained_run(tmp_path / "run")
+    (run / "model" / "psychocounsel.json").write_text('{"step": 1}')
     os.chown(run / "config.yaml", STRANGER, -1)
     monkeypatch.setenv("PSYCHOCOUNSEL_TRUST", f"/elsewhere:{run}s")
     with pytest.raises(UserError, match="belongs to another user"):

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.rundir.run_config import write_config, write_job
 from psychocounsel.settings.own_code import agree, agree_to_own, is_agreed
 from tests.support.composed import check, compose
+from tests.support.harness import cli
 
 _EVIL = """
 from pathlib import Path
@@ -87,8 +88,7 @@ def received(tmp_path: Path) -> Callable[[str], Path]:
 
 def _run(command: list[str], run: Path, cwd: Path) -> subprocess.CompletedProcess[str]:
     given = [text.format(run=run, parent=run.parent) for text in command]
-    line = [sys.executable, "-m", f"psychocounsel.{given[0]}", *given[1:]]
-    return subprocess.run(line, capture_output=True, text=True, cwd=cwd, stdin=subprocess.DEVNULL)
+    return cli(*given, cwd=cwd, check_code=None)
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from psychocounsel.model.cpu import prepare_process
 from psychocounsel.model.packed import Policy, RewardModel
 from psychocounsel.rundir.results import read_metrics
 from tests.support.composed import check, compose
-from tests.support.warm import Warm
+from tests.support.warm import Forked, Warm
 
 ROOT = Path(__file__).parent.parent.parent
 SESSION_CACHE = os.environ["PSYCHOCOUNSEL_CACHE"]  # set by conftest.py
@@ -35,6 +35,7 @@ TIMINGS = ("step_seconds", "tokens_per_second", "peak_memory_gb", "attempt", "mf
 TIMINGS += ("rollout/sync_seconds", "rollout/write_seconds", "rollout/score_seconds")
 
 _FORKED = ("train", "evaluate", "audit", "annotate", "export", "prepare", "jobs", "launch")
+_FORKED += ("agreement", "cache", "report", "review")
 _READ_AT_IMPORT = ("HF_", "VLLM_", "PATH")
 
 _SMALL = {
@@ -175,6 +176,11 @@ def cli(
 
 
 _warm = cache(Warm)
+
+
+def forked(module: str, *arguments: str, output: Path) -> Forked:
+    """Start a command that the test talks to while it runs, and return its process; `output` is a file or a named pipe."""
+    return _warm(_threads([*arguments]), SESSION).start(module, [*arguments], None, {**os.environ}, [str(output)] * 2)
 
 
 def _threads(overrides: list[str]) -> str:

@@ -16,7 +16,8 @@ import psychocounsel
 _RUN_ON_IMPORT = ("psychocounsel.worker", "psychocounsel.cluster.rank", "psychocounsel.engine.preload")
 _ONLY_RANKS = ("torch", "transformers", "deepspeed", "datasets")
 _OTHERS = (  # imported inside functions
-    *("pandas", "pyarrow.dataset", "scipy.optimize", "scipy.stats", "httpcore"),
+    *("pandas", "pyarrow.dataset", "scipy.optimize", "scipy.stats", "httpcore", "uvicorn", "uvicorn.lifespan.on"),
+    *("uvicorn.loops.auto", "uvicorn.protocols.http.auto", "uvicorn.protocols.websockets.auto"),
     *(
         "sklearn.cluster",
         "sklearn.decomposition",

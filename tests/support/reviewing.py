@@ -5,16 +5,16 @@ import json
 import os
 import re
 import signal
-import subprocess
-import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import httpx
 
-from tests.support.harness import ROOT, write_jsonl
+from tests.support.harness import forked, write_jsonl
+from tests.support.warm import Forked
 
 # Most tests need no practice items and no pauses. The tests of these two features set their own values.
 QUICK = (
@@ -42,7 +42,8 @@ def pairs_file(folder: Path, count: int, at_risk: int = 0) -> Path:
 class Served:
     """Running command that serves a review. `links` has the address for each expert, with a trailing slash."""
 
-    process: subprocess.Popen[str]
+    process: Forked
+    output: IO[str]
     links: dict[str, str] = field(default_factory=dict)
     said: list[str] = field(default_factory=list)
 
@@ -59,33 +60,33 @@ class Served:
     def end(self, number: int = signal.SIGINT) -> str:
         """Send a signal and return the rest of the output."""
         self.process.send_signal(number)
-        rest, _ = self.process.communicate(timeout=60)
+        rest = self.output.read()
+        self.process.wait(60)
         return rest
 
 
 @contextlib.contextmanager
 def serving(data: Path | str, *options: str, experts: str = "[e01,e02]") -> Iterator[Served]:
     """Serve the page of `psychocounsel review data=... experts=...` until the block ends."""
-    command = [sys.executable, "-m", "psychocounsel.review", f"data={data}", f"experts={experts}", *options]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=environment)
-    served = Served(process)
-    assert process.stdout is not None
-    try:
-        for line in process.stdout:
-            served.said.append(line.rstrip("\n"))
-            if found := re.match(r"  (\S+)  (http\S+/)  ", line):
-                served.links[found[1]] = found[2]
-            if line.startswith("Press Ctrl-C to stop"):
-                break
-        else:
-            raise AssertionError("\n".join(served.said))
-        yield served
-    finally:
-        if process.poll() is None:
-            process.kill()
-        process.wait()
-        process.stdout.close()
+    with tempfile.TemporaryDirectory() as folder:
+        pipe = Path(folder, "output")
+        os.mkfifo(pipe)
+        process = forked("review", f"data={data}", f"experts={experts}", *options, output=pipe)
+        with open(pipe) as output:
+            served = Served(process, output)
+            try:
+                for line in output:
+                    served.said.append(line.rstrip("\n"))
+                    if found := re.match(r"  (\S+)  (http\S+/)  ", line):
+                        served.links[found[1]] = found[2]
+                    if line.startswith("Press Ctrl-C to stop"):
+                        break
+                else:
+                    raise AssertionError("\n".join(served.said))
+                yield served
+            finally:
+                process.kill()
+                process.wait(60)
 
 
 def item_of(page: str) -> str:

@@ -55,28 +55,62 @@ class Warm:
         Raises:
             subprocess.TimeoutExpired: after `seconds`; the process is killed.
         """
-        with tempfile.TemporaryDirectory(dir=self.folder) as place, socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(seconds)
-            client.connect(self.address)
-            request = {
-                "module": module,
-                "arguments": arguments,
-                "cwd": str((cwd or Path()).resolve()),
-                "environment": environment,
-                "output": [f"{place}/stdout", f"{place}/stderr"],
-            }
-            for file in request["output"]:
-                Path(file).touch()
-            client.sendall(json.dumps(request).encode() + b"\n")
-            answers = client.makefile()
-            pid = int(answers.readline())
+        with tempfile.TemporaryDirectory(dir=self.folder) as place:
+            files = [Path(place, name) for name in ("stdout", "stderr")]
+            for file in files:
+                file.touch()
+            process = self.start(module, arguments, cwd, environment, list(map(str, files)))
             try:
-                code = int(answers.readline())
-            except TimeoutError as error:
-                os.kill(pid, signal.SIGKILL)
-                raise subprocess.TimeoutExpired(arguments, seconds) from error
-            stdout, stderr = (Path(file).read_text(errors="replace") for file in request["output"])
+                code = process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+            stdout, stderr = (file.read_text(errors="replace") for file in files)
             return subprocess.CompletedProcess([module, *arguments], code, stdout, stderr)
+
+    def start(
+        self, module: str, arguments: list[str], cwd: Path | None, environment: dict[str, str], output: list[str]
+    ) -> "Forked":
+        """Start `python -m psychocounsel.MODULE`; `output` are the paths for standard output and standard error."""
+        client = socket.socket(socket.AF_UNIX)
+        client.connect(self.address)
+        request = {
+            "module": module,
+            "arguments": arguments,
+            "cwd": str((cwd or Path()).resolve()),
+            "environment": environment,
+            "output": output,
+        }
+        client.sendall(json.dumps(request).encode() + b"\n")
+        return Forked(client)
+
+
+class Forked:
+    """A running command, with the part of the interface of `subprocess.Popen` that tests use."""
+
+    def __init__(self, client: socket.socket) -> None:
+        self._client = client
+        self._answers = client.makefile()
+        self.pid = int(self._answers.readline())
+        self.returncode: int | None = None
+
+    def wait(self, seconds: float | None = None) -> int:
+        if self.returncode is None:
+            self._client.settimeout(seconds)
+            try:
+                self.returncode = int(self._answers.readline())
+            except TimeoutError as error:
+                raise subprocess.TimeoutExpired("a forked command", seconds or 0) from error
+            self._client.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        if self.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                self.send_signal(signal.SIGKILL)
 
 
 def begin(threads: str, session: Path) -> str:

@@ -22,11 +22,10 @@ from psychocounsel.cluster.slurm.array_request import (
     send,
     undone,
 )
-from psychocounsel.cluster.slurm.association import refuse_not_allowed
-from psychocounsel.cluster.slurm.partition_offer import mixture_warning, refuse_too_much
 from psychocounsel.cluster.slurm.queue import QueuedRun, queued_runs
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.shortages import disk_warning, warnings_of
+from psychocounsel.cluster.slurm.site_limits import mixture_warning, refuse_not_allowed, refuse_too_much
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, UserError, worst
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.owner import refuse_if_owned

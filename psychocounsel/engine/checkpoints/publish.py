@@ -35,7 +35,7 @@ _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")
 
 
 def assemble(
-    run: Path, config: DictConfig, step: int | None, merge: bool, folder: Path, allowed_hosts: list[str] | None = None
+    run: Path, config: DictConfig, step: int | None, merge: bool, folder: Path, allowed_hosts: list[str] | None
 ) -> dict[str, Any]:
     """Write the run's best model, or that of the checkpoint of `step`, to `folder`; return its step and figures.
 

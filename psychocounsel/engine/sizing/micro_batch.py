@@ -39,7 +39,7 @@ def peak_bytes(device: torch.device) -> int:
     """Return the peak memory of this process since `forget_peak` [bytes]: allocated on the GPU, or resident in RAM."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
-    return _kilobytes("/proc/self/status", "VmHWM") * 1024
+    return _kilobytes("VmHWM") * 1024
 
 
 def usable_bytes(world: World) -> float:
@@ -52,11 +52,12 @@ def usable_bytes(world: World) -> float:
     """
     if world.device.type == "cuda":
         return torch.cuda.mem_get_info(world.device)[0] + torch.cuda.memory_reserved(world.device)
-    return _kilobytes("/proc/self/status", "VmRSS") * 1024 + free_bytes() / world.on_this_machine()
+    return _kilobytes("VmRSS") * 1024 + free_bytes() / world.on_this_machine()
 
 
-def _kilobytes(file: str, name: str) -> int:
-    match = re.search(rf"^{name}:\s+(\d+) kB", Path(file).read_text(), re.MULTILINE)
+def _kilobytes(name: str) -> int:
+    file = Path("/proc/self/status")
+    match = re.search(rf"^{name}:\s+(\d+) kB", file.read_text(), re.MULTILINE)
     if match is None:
         raise UserError(f"micro_batch_tokens=auto: {file} has no line {name} on this system; give a number")
     return int(match[1])

@@ -273,10 +273,10 @@ _IS = re.compile(
 )
 
 
-def _any_of(words: Mapping[str, str], after: str = "") -> re.Pattern[str]:
-    """Return a pattern that matches any of the words, in any case, followed by the pattern `after`."""
+def _any_of(words: Mapping[str, str]) -> re.Pattern[str]:
+    """Return a pattern that matches any of the words, in any case."""
     longest_first = sorted(words, key=len, reverse=True)
-    return re.compile(rf"(?<![\w'])(?:{'|'.join(map(re.escape, longest_first))})(?![\w']){after}", re.IGNORECASE)
+    return re.compile(rf"(?<![\w'])(?:{'|'.join(map(re.escape, longest_first))})(?![\w'])", re.IGNORECASE)
 
 
 _TO_EXPAND = _any_of(_EXPANDED)

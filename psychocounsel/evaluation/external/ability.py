@@ -48,16 +48,16 @@ class AbilityTasks:
     chat: bool = False
 
 
-def check_ability(asked: AbilityTasks, key: str = "evaluation") -> None:
+def check_ability(asked: AbilityTasks) -> None:
     """Check the requirements of lm-eval before the evaluation starts.
 
     Raises:
         UserError: if lm-eval is not installed, or the folder of tasks does not exist.
     """
     if importlib.util.find_spec("lm_eval") is None:
-        raise UserError(f"{key}.lm_eval: lm-eval is not installed; pip install 'psychocounsel[lm-eval]'")
+        raise UserError("evaluation.lm_eval: lm-eval is not installed; pip install 'psychocounsel[lm-eval]'")
     if asked.folder and not Path(asked.folder).is_dir():
-        raise UserError(f"{key}.lm_eval_folder={asked.folder}: no such folder")
+        raise UserError(f"evaluation.lm_eval_folder={asked.folder}: no such folder")
 
 
 def weights_of(model: LanguageModel) -> str:
@@ -92,7 +92,7 @@ def measure_ability(model: str, asked: AbilityTasks) -> Measured:
         return read_mapping(result)
 
 
-def ability_figures(measured: Mapping[str, Measured], base: str | None = None) -> AbilityFigures:
+def ability_figures(measured: Mapping[str, Measured], base: str | None) -> AbilityFigures:
     """Return the figures of each contestant (by name) and, with a `base`, the differences to it, ready for JSON.
 
     If lm-eval returns a value for each document, the difference is paired by document and has a 95 % interval over

@@ -285,7 +285,7 @@ class RubricRating:
     values: Values | None
 
 
-def rubric_figures(rubric_set: RubricSet, ratings: Sequence[RubricRating], base: str | None = None) -> RubricFigures:
+def rubric_figures(rubric_set: RubricSet, ratings: Sequence[RubricRating], base: str | None) -> RubricFigures:
     """Return all figures of a rubric set, ready for JSON. `base`: the setting that the others are compared with.
 
     An item's score is the mean over its rated replies and judges. Replies without a rating are not scored, but counted by

@@ -97,17 +97,19 @@ def _limited(items: tuple[T, ...], limit: int | None) -> tuple[T, ...]:
     return tuple(item for item in items if item.item in kept)
 
 
-def read_sets(entries: Any, key: str = "evaluation.sets") -> list[ExamSet | RubricSet]:
+def read_sets(entries: Any) -> list[ExamSet | RubricSet]:
     """Read all sets.
 
     Raises:
         UserError: see `read_set`; also if two sets have the same name.
     """
-    sets = [read_set(entry, f"{key}[{number}]") for number, entry in enumerate(entries)]
+    sets = [read_set(entry, f"evaluation.sets[{number}]") for number, entry in enumerate(entries)]
     names = [item_set.name for item_set in sets]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"{key}: two sets are named {name}; rename one of them: {{path: FILE, name: NAME}}")
+            raise UserError(
+                f"evaluation.sets: two sets are named {name}; rename one of them: {{path: FILE, name: NAME}}"
+            )
     return sets
 
 

@@ -154,14 +154,14 @@ def compare(
     return differences
 
 
-def beyond(figures: Mapping[str, MeanFigure], limits: Mapping[str, float] = LIMITS) -> list[LimitCheck]:
-    """Compare the result of `means` with each limit.
+def beyond(figures: Mapping[str, MeanFigure]) -> list[LimitCheck]:
+    """Compare the result of `means` with each of LIMITS.
 
     The verdict is `kept` if the whole interval is at or below the limit, `exceeded` if all of it is above, and otherwise,
     or without an interval, `undecided`.
     """
     rows = list[LimitCheck]()
-    for name, limit in limits.items():
+    for name, limit in LIMITS.items():
         mean, low, high = (figures[name][key] for key in ("mean", "low", "high"))
         verdict = UNDECIDED
         if low is not None and high is not None:

@@ -220,7 +220,7 @@ def risk_coverage_curve(margins: np.ndarray) -> list[dict[str, float]]:
     ]
 
 
-def coverage_figures(margins: np.ndarray, clusters: Sequence[Hashable], samples: int = 1000) -> dict[str, float]:
+def coverage_figures(margins: np.ndarray, clusters: Sequence[Hashable], samples: int) -> dict[str, float]:
     """Return `aurc` and `accuracy_at_50`, `_80`, `_90` (per cent of pairs), each with its bootstrap interval over clusters.
 
     The intervals have the endings `_low` and `_high`.

@@ -70,7 +70,7 @@ class PageViews:
             **kind.shown(item, shown, review.options, review.rubric),
         )
 
-    def practice(self, practice: PracticeItem, root: str, status: str = "") -> str:
+    def practice(self, practice: PracticeItem, root: str, status: str) -> str:
         count, share = self._review.options.practice, self._review.options.practice_share
         anchor = self._rules(practice)
         about = {"number": practice.number % count + 1, "total": count, "again": practice.number >= count}

@@ -5,12 +5,17 @@ from typing import Any
 
 import pytest
 
-from psychocounsel.cluster.slurm import partition_offer
+from psychocounsel.cluster.slurm import site_limits
 from psychocounsel.cluster.slurm.allocation import gpus_of_node
-from psychocounsel.cluster.slurm.association import refuse_not_allowed
-from psychocounsel.cluster.slurm.partition_offer import NodeKind, mixture_warning, read_kind, refuse_too_much
 from psychocounsel.cluster.slurm.queue import time_limit
 from psychocounsel.cluster.slurm.request import SlurmRequest
+from psychocounsel.cluster.slurm.site_limits import (
+    NodeKind,
+    mixture_warning,
+    read_kind,
+    refuse_not_allowed,
+    refuse_too_much,
+)
 from psychocounsel.errors import UserError
 
 
@@ -46,7 +51,7 @@ def test_gpus_of_an_allocation_are_read_from_its_request(shown: str, gpus: int) 
 
 
 def test_more_memory_than_a_node_has_is_answered_by_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partition_offer, "node_kinds", lambda partition: [NodeKind(4, 8, 63000, {"": 2})])
+    monkeypatch.setattr(site_limits, "node_kinds", lambda partition: [NodeKind(4, 8, 63000, {"": 2})])
     refuse_too_much(SlurmRequest(gpus_per_node=2, memory="60G"))
     with pytest.raises(
         UserError, match=r"cluster.memory=900G: the default partition has no such node. It has 4 nodes with 2 GPUs"
@@ -69,23 +74,21 @@ def test_a_run_that_may_get_several_types_of_gpus_is_warned_of(
     kinds: list[dict[str, int]], settings: dict[str, Any], types: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     offered = [NodeKind(4, 8, 63000, gpus) for gpus in kinds]
-    monkeypatch.setattr(partition_offer, "node_kinds", lambda partition: offered)
+    monkeypatch.setattr(site_limits, "node_kinds", lambda partition: offered)
     lines = mixture_warning(SlurmRequest(**settings))
     named = f"types {types}; name one: cluster.gpu_type={types.partition(',')[0]}"
     assert [named in line for line in lines] == ([True] if types else [])
 
 
 def test_a_type_is_named_only_if_a_node_has_enough_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(
-        partition_offer, "node_kinds", lambda partition: [NodeKind(4, 8, 63000, {"a100": 2, "v100": 2})]
-    )
+    monkeypatch.setattr(site_limits, "node_kinds", lambda partition: [NodeKind(4, 8, 63000, {"a100": 2, "v100": 2})])
     assert mixture_warning(SlurmRequest(gpus_per_node=4))[0].endswith(
         "; no node has as many of one: lower cluster.gpus_per_node"
     )
 
 
 def test_memory_per_gpu_and_per_cpu_counts_for_the_node(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(partition_offer, "node_kinds", lambda partition: [NodeKind(4, 64, 100_000, {"": 4})])
+    monkeypatch.setattr(site_limits, "node_kinds", lambda partition: [NodeKind(4, 64, 100_000, {"": 4})])
     refuse_too_much(SlurmRequest(gpus_per_node=4, memory="20G", memory_per="gpu"))
     with pytest.raises(UserError, match="cluster.memory=30G"):
         refuse_too_much(SlurmRequest(gpus_per_node=4, memory="30G", memory_per="gpu"))
