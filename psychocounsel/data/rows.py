@@ -442,7 +442,8 @@ def _likely_columns(row: Mapping[str, Any]) -> str:
     if "prompt" not in likely:
         return _likely_turns(named) or (f"; try 'data.columns={{prompt: {named['text']}}}'" if "text" in named else "")
     pairs = ", ".join(
-        f'{name}: "{column}"' if re.search(r"\W", column) else f"{name}: {column}" for name, column in likely.items()
+        f'{name}: "{column}"' if re.search(r"\W", column, re.ASCII) else f"{name}: {column}"
+        for name, column in likely.items()
     )
     return words(f"; try {shlex.quote(f'data.columns={{{pairs}}}')}")
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -331,10 +332,12 @@ def _load(path: str, load: Callable[[Any], Any]) -> Any:
 
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)  # it would log the text of errors that it also raises
+    logging.getLogger("huggingface_hub.repocard").setLevel(logging.ERROR)  # a README of the user's own is no card
     try:
         loaded = load(datasets)
     except (OSError, ValueError, KeyError, TypeError, datasets.exceptions.DatasetsError) as error:
-        raise UserError(f"{path}: cannot be loaded as a dataset ({_reason(error)})") from error
+        hint = "; if its files have different columns, name one of them" if Path(path).is_dir() else ""
+        raise UserError(f"{path}: cannot be loaded as a dataset ({_reason(error)}){hint}") from error
     return loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}
 
 

@@ -13,7 +13,7 @@ from psychocounsel.errors import UserError, words
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.keys import bases_of, renamed, unknown_key
 from psychocounsel.settings.names_elsewhere import our_choice
-from psychocounsel.settings.overrides import config_dirs, shell_word
+from psychocounsel.settings.overrides import config_dirs, shell_word, with_quoted_texts
 from psychocounsel.settings.schema import flat_keys, suggestion
 from psychocounsel.storage.files import shipped
 
@@ -39,6 +39,8 @@ def _explained(error: Exception, arguments: Sequence[str], config_name: str) -> 
         valid = _keys_for(arguments, config_name)
         if valid and key not in valid and not key.startswith(("+", "~", "hydra.")):
             return _unknown_override(key, arguments, config_name)
+        if word := with_quoted_texts(error.override):
+            return f"{key}: cannot be read; put quotes around texts with other signs than a to z: {word}"
         return f"{key}: cannot be read; put quotes around the value as well: {shell_word(error.override)}"
     if isinstance(error, yaml.YAMLError):
         return _bad_yaml(error)

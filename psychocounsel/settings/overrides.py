@@ -8,6 +8,7 @@ from functools import lru_cache
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
+from hydra.errors import OverrideParseException
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings.names_elsewhere import our_names
@@ -127,6 +128,26 @@ def shell_word(override: str) -> str:
     key, _, value = override.partition("=")
     word = f"{key}={quoted(value)}"
     return shlex.quote(word) if set('$`"!') & set(value) or "\\\\" in word else f'"{word}"'
+
+
+_PLAIN = re.compile(r"[A-Za-z0-9_.+/ -]+")  # texts that Hydra reads without quotes
+
+
+def with_quoted_texts(override: str) -> str | None:
+    """Return what to type in a shell for a list or mapping whose texts need quotes, such as {prompt: "Größe"}; else None."""
+    key, _, value = override.partition("=")
+    before = {"{": ":", "[": r"\[,"}.get(value[:1])
+    if before is None:
+        return None
+    text = re.compile(rf"(?<=[{before}])(\s*)([^\s\"'\[\]{{}},][^\"'\[\]{{}},]*?)(?=\s*[,\]}}])")
+    word = f"{key}=" + text.sub(
+        lambda match: match[1] + (match[2] if _PLAIN.fullmatch(match[2]) else f'"{match[2]}"'), value
+    )
+    try:
+        OverridesParser.create().parse_overrides([word])
+    except OverrideParseException:
+        return None
+    return shlex.quote(word)
 
 
 @lru_cache(maxsize=4096)

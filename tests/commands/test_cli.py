@@ -57,6 +57,11 @@ def refusal(*arguments: str, cwd: Path) -> str:
         (["seed=1,2"], "add -m for a sweep over several values"),
         (["seed"], "seed: is not of the form KEY=VALUE"),
         (["paths.output=~/x"], "put quotes around the value"),
+        (
+            ["data.columns={prompt: Größe, chosen: gut, rejected: nicht: gut}"],
+            """than a to z: 'data.columns={prompt: "Größe", chosen: gut, rejected: "nicht: gut"}'""",
+        ),
+        (["data.columns={prompt: Größe"], "put quotes around the value as well"),
         (["-m", "seed=1,2", "run_dir=x"], "with -m give sweep_dir="),
         (["-m", "algo.beta=0.1,-1"], "combination algo.beta=-1: algo.beta=-1.0: must be greater than 0"),
         (["-m", "algo=dpo,sft", "algo.beta=1,2"], "use two commands for choices with different keys"),
