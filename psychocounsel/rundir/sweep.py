@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -260,7 +261,10 @@ def runs_of(folder: Path) -> list[ListedRun]:
     if is_run(folder):
         return [ListedRun(0, folder, " ".join(read_overrides(RunDir(folder).overrides)))]
     run, sweep = RunDir(folder).job.name, SweepDir(folder).table.name
-    raise UserError(f"{folder}: is neither a run (it has no {run}) nor a sweep (no {sweep})")
+    raise UserError(
+        f"{folder}: is neither a run (it has no {run}) nor a sweep (no {sweep}); "
+        f"`psychocounsel jobs list {shlex.quote(str(folder))}` shows those in it"
+    )
 
 
 def shards_of(runs: Iterable[Path]) -> list[ListedRun]:

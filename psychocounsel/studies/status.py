@@ -109,7 +109,8 @@ def status(folder: Path) -> tuple[str, bool]:
     # Live jobs have no reason to show: they run, or wait for the jobs that they need.
     ended = [(row, name) for row, name in zip(rows, names, strict=True) if not row.is_live]
     lines += [*reasons([row for row, _ in ended], [name for _, name in ended]), counted(rows)]
-    earlier, shards = [row for row in rows_of(_earlier(folder)) if row.is_live], shard_rows(rows)
+    earlier = [row for row in rows_of(_earlier(folder)) if row.is_live]
+    shards = shard_rows([*rows, *earlier])
     lines += [*beside_lines(earlier, "runs of earlier settings"), *beside_lines(shards, "shards")]
     if any(row.state in ENDED for row in rows):
         lines.append("to resume: repeat the study's command (psychocounsel launch ...)")

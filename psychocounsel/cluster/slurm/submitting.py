@@ -4,7 +4,7 @@ import itertools
 import sys
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
@@ -62,11 +62,12 @@ def dependency(parents: Sequence[str], tasks: Sequence[Sequence[int]]) -> str:
 
 
 def _after_sweep(sweep: Path, tasks: Sequence[Sequence[int]]) -> str:
-    queued = queued_runs(sweep)
-    if not queued and not is_finished(sweep):
-        raise UserError(f"after={sweep}: was not submitted to SLURM and is not finished")
-    waiting = _waiting(queued, sweep, sweep)
     indices = {run.run_dir: run.index for run in runs_of(sweep)}
+    queued = {
+        run: queued_run for run, queued_run in queued_runs(sweep).items() if run in indices
+    }  # others were forgotten
+    _refuse_unsubmitted(indices, queued)
+    waiting = _waiting(queued, sweep, sweep)
     records = {id(queued_run.record): queued_run.record for queued_run in waiting.values()}
     for record in records.values() if len(records) == 1 else ():
         alike = [[indices.get(run) for run in task] for task in record.tasks] == [*map(list, tasks)]
@@ -78,11 +79,16 @@ def _after_sweep(sweep: Path, tasks: Sequence[Sequence[int]]) -> str:
 def _after_runs(place: Path, runs: Sequence[Path]) -> str:
     """Return the dependency on runs submitted from `place`."""
     queued, waiting = queued_runs(place), dict[Path, QueuedRun]()
+    _refuse_unsubmitted(runs, queued)
+    for run in runs:
+        waiting |= _waiting({run: queued[run]} if run in queued else {}, run, place)
+    return _afterok(waiting, {run: queued[run] for run in runs if run in queued})
+
+
+def _refuse_unsubmitted(runs: Iterable[Path], queued: Mapping[Path, QueuedRun]) -> None:
     for run in runs:
         if run not in queued and not is_finished(run):
             raise UserError(f"after={run}: was not submitted to SLURM and is not finished")
-        waiting |= _waiting({run: queued[run]} if run in queued else {}, run, place)
-    return _afterok(waiting, {run: queued[run] for run in runs if run in queued})
 
 
 def _waiting(queued: Mapping[Path, QueuedRun], parent: Path, place: Path) -> dict[Path, QueuedRun]:
@@ -151,16 +157,13 @@ def _refuse_removal_beside(job: Job, queued_run: QueuedRun | None) -> None:
     """Refuse to remove speeches of a dataset with waiting or running jobs, including those of its shards.
 
     Raises:
-        UserError: with the commands that cancel them.
+        UserError: with the command that cancels them.
     """
-    shards = AnnotationDir(job.run_dir).shards
-    at_work = [job.run_dir] if queued_run and queued_run.is_live else []
-    at_work += [shards] if any(queued_run.is_live for queued_run in queued_runs(shards).values()) else []
-    if at_work:
-        commands = " and ".join(f"`psychocounsel jobs cancel {quote(str(path))}`" for path in at_work)
+    shards = queued_runs(AnnotationDir(job.run_dir).shards).values()
+    if any(at_work is not None and at_work.is_live for at_work in (queued_run, *shards)):
         raise UserError(
-            f"remove={job.config.remove}: jobs on {job.run_dir} wait or run: wait for them, or give {commands} first, "
-            "then repeat this command"
+            f"remove={job.config.remove}: jobs on {job.run_dir} wait or run: wait for them, or give "
+            f"`psychocounsel jobs cancel {quote(str(job.run_dir))}` first, then repeat this command"
         )
 
 
@@ -289,12 +292,12 @@ def note_live(job: Job, queued_run: QueuedRun | None) -> None:
 
 def report_skipped(jobs: Sequence[Job], place: Path) -> None:
     skipped = [job for job in jobs if job.skip]
+    advice = {"ended unfinished": f" (`psychocounsel jobs resubmit {quote(str(place))}`)"}
     if len(jobs) == 1 and skipped:
-        print(f"{skipped[0].run_dir}: {skipped[0].skip}", flush=True)
+        print(f"{skipped[0].run_dir}: {skipped[0].skip}{advice.get(skipped[0].skip, '')}", flush=True)
         return
     for reason, count in Counter(job.skip.partition(" as ")[0] for job in skipped).items():
-        advice = f" (`psychocounsel jobs resubmit {quote(str(place))}`)" if reason == "ended unfinished" else ""
-        print(f"not submitted: {count} {reason}{advice}", flush=True)
+        print(f"not submitted: {count} {reason}{advice.get(reason, '')}", flush=True)
 
 
 def wait(jobs: Sequence[Job], *places: Path) -> Submission:

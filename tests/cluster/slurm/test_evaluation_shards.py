@@ -75,8 +75,11 @@ def test_a_sweep_shares_the_work_of_each_run_and_a_wait_ends_with_them(slurm: Cl
     ]
     command = [sys.executable, "-m", "psychocounsel", *given, *SLURM, hold, "cluster.wait=true"]
     waiting = subprocess.Popen(command, env={**os.environ, **slurm.environment}, cwd=tmp_path)
-    slurm.until(lambda: len(list(sweep.glob("**/submission.json"))) == 4, 120)
-    slurm.until(lambda: len(slurm.call("squeue", "-h", "-r", "-o", "%i").split()) == 6, 30)
-    assert "besides, shards: 2 pending" in slurm.jobs("status", str(sweep)) and waiting.poll() is None
-    assert "cancelled 6 runs" in slurm.jobs("cancel", str(sweep))
-    assert waiting.wait(60) == 1
+    try:
+        slurm.until(lambda: len(list(sweep.glob("**/submission.json"))) == 4, 120)
+        slurm.until(lambda: len(slurm.call("squeue", "-h", "-r", "-o", "%i").split()) == 6, 30)
+        assert "besides, shards: 2 pending" in slurm.jobs("status", str(sweep)) and waiting.poll() is None
+        assert "cancelled 6 runs" in slurm.jobs("cancel", str(sweep))
+        assert waiting.wait(60) == 1
+    finally:
+        waiting.kill()

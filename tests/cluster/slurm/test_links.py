@@ -13,13 +13,13 @@ from psychocounsel.cluster.slurm.array_request import ArrayRequest, segment_opti
 from psychocounsel.cluster.slurm.queue import QueuedRun, Task
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.study_chain import Link, Part, Place, TaskBatch, parts
-from psychocounsel.errors import GATE_NO, GATE_UNDECIDED
+from psychocounsel.errors import GATE_NO, GATE_UNDECIDED, UserError
 from psychocounsel.rundir.paths import RunDir, SubmissionDir
 from psychocounsel.rundir.results import write_summary
 from psychocounsel.rundir.run import note_attempt
 from psychocounsel.rundir.run_config import write_job
 from psychocounsel.rundir.submissions import Record
-from psychocounsel.rundir.sweep import add_to_table
+from psychocounsel.rundir.sweep import add_to_table, remove_from_table
 from psychocounsel.train import COMMAND as TRAIN
 from tests.support.composed import check, compose
 
@@ -161,6 +161,13 @@ def test_an_array_waits_index_by_index_only_for_runs_of_the_same_indices(
     monkeypatch.setattr(submitting, "queued_runs", lambda place: queued(record("7", a, b, c), record("8", b, c)))
     assert after([1], [2]) == "aftercorr:8"
     assert after([0], [1]) == "afterok:8", "otherwise the second would start after the second run, and need the first"
+    monkeypatch.setattr(submitting, "queued_runs", lambda place: queued(record("7", a, b)))
+    with pytest.raises(UserError, match=f"after={c}: was not submitted to SLURM and is not finished"):
+        after([0])
+    write_summary(b, "finished")
+    write_summary(c, "finished")
+    monkeypatch.setattr(submitting, "queued_runs", lambda place: {})
+    assert after([0]) == "", "all have finished, for instance on this machine"
 
 
 def test_an_array_with_a_failed_run_that_was_submitted_again_is_named_by_its_other_tasks(
@@ -179,6 +186,11 @@ def test_an_array_with_a_failed_run_that_was_submitted_again_is_named_by_its_oth
     elsewhere[a] = replace(elsewhere[a], task=Task("7", 0, "FAILED", "", ""))
     monkeypatch.setattr(submitting, "queued_runs", lambda place: elsewhere)
     assert submitting.dependency([str(sweep)], each) == "afterok:7_1:7_2"
+    elsewhere[c] = replace(elsewhere[c], task=Task("7", 2, "CANCELLED", "", ""))
+    with pytest.raises(UserError, match="c has ended unfinished"):
+        submitting.dependency([str(sweep)], each)
+    remove_from_table(sweep, [c])  # `jobs forget`
+    assert submitting.dependency([str(sweep)], each) == "afterok:7_1"
 
 
 def test_a_wait_survives_a_restart_of_slurms_controller(
