@@ -87,27 +87,6 @@ def test_a_budget_stops_and_the_directory_remembers_what_it_was_made_with(home: 
     assert "there is no step verdict; did you mean verdicts?" in wrong.stderr
 
 
-@pytest.mark.parametrize(
-    ("overrides", "said"),
-    [
-        (["evaluation=winrate", "against=null"], "a win rate needs an opponent"),
-        (["evaluation=health", "judge=openai", "judge.model=x"], "evaluation=health does not read it"),
-        (["model.path=builtin:tiny"], "evaluation=reward does not read it"),
-        (["evaluation=winrate", "reward.path=builtin:tiny_reward"], "evaluation=winrate does not read it"),
-        (["evaluation=winrate", "judge=several"], "judge.members: "),
-        (["evaluation=winrate", "judge=openai", "judge.model=x"], "OPENAI_API_KEY"),
-        (["evaluation=winrate", "cluster.processes=2"], "runs one process per job"),
-        (["evaluation=winrate", "evaluation.rubric=builtin:xx"], "has no effect, because no judge reads a prompt"),
-        (["evaluation=winrat"], "did you mean"),
-    ],
-)
-def test_what_cannot_work_is_one_line_before_anything_starts(tmp_path: Path, overrides: list[str], said: str) -> None:
-    result = cli("evaluate", *overrides, "run_dir=out", cwd=tmp_path, check_code=USER_ERROR)
-    assert said in result.stderr
-    assert len(result.stderr.strip().splitlines()) == 1
-    assert not (tmp_path / "out").exists()
-
-
 def test_agreement_with_experts_stands_beside_the_figures(home: Path) -> None:
     prompts = PROMPTS[:8]
     said = [
