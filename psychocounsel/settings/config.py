@@ -95,12 +95,12 @@ def check(command: Command, composed: DictConfig) -> DictConfig:
 
 
 def without_hydra(composed: DictConfig) -> DictConfig:
-    """Return a configuration without Hydra's own section."""
-    if composed.get("hydra") is None:
-        return composed
-    plain = OmegaConf.create({key: composed._get_node(key) for key in composed if key != "hydra"})
-    assert isinstance(plain, DictConfig)
-    return plain
+    """Remove Hydra's own section from a composed configuration, and return the configuration, to which keys may be added."""
+    if composed.get("hydra") is not None:
+        with open_dict(composed):
+            del composed["hydra"]
+        composed._set_flag("struct", None)
+    return composed
 
 
 def with_values(command: Command, config: DictConfig, values: Mapping[str, Any]) -> DictConfig:

@@ -138,6 +138,11 @@ def test_what_cannot_work_is_refused(arguments: list[str], message: str) -> None
     with pytest.raises(UserError, match=message) as caught:
         check(compose(["algo=ppo", *arguments]))
     assert "\n" not in str(caught.value)
+
+
+def test_what_can_work_passes() -> None:
+    from tests.support.composed import check, compose
+
     check(compose(["algo=ppo", "algo.critic_warmup=2", "max_steps=5"]))
     for enough in ("algo.samples=2", "algo.prompts_per_round=2", "algo.normalise_rewards=false"):
         check(compose(["algo=ppo", "global_batch_size=1", enough]))

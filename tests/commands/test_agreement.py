@@ -72,23 +72,6 @@ def test_the_same_table_gives_the_same_file(table: Path, tmp_path: Path) -> None
     assert made[0] == made[1]
 
 
-@pytest.mark.parametrize(
-    ("given", "said"),
-    [
-        ([], "error: data is not set: give data=ANSWERS.jsonl, or plan.kind=kappa|failures|noninferiority"),
-        (["data=nowhere"], "error: data=nowhere: not a table of answers, nor a folder with answers.jsonl"),
-        (["dta=x"], "error: unknown key dta: did you mean data?"),
-        (["data=x", "agreement.sides=both"], "error: agreement.sides=both: must be one of shown, balanced, label"),
-        (["data=x", "agreement.rating_range=[5,1]"], "error: agreement.rating_range=[5.0, 1.0]: give the lowest and"),
-        (["data=x", "plan.power=2"], "error: plan.power=2.0: must be less than 1"),
-        (["--data"], "error: --data: give KEY=VALUE; --help lists the keys"),
-    ],
-)
-def test_what_cannot_work_is_one_line(given: list[str], said: str, tmp_path: Path) -> None:
-    found = cli("agreement", *given, cwd=tmp_path, check_code=USER_ERROR).stderr
-    assert found.startswith(said) and found.count("\n") == 1
-
-
 def test_settings_that_do_not_suit_the_table_are_refused(table: Path, tmp_path: Path) -> None:
     def refused(*given: str) -> str:
         return cli("agreement", f"data={table}", *given, cwd=tmp_path, check_code=USER_ERROR).stderr

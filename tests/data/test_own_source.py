@@ -44,20 +44,6 @@ def test_all_commands_read_its_rows(small_model: Path, home: Path) -> None:
     assert sorted(row["id"] for row in scored) == sorted(f"table.csv line {number}" for number in range(2, 12))
 
 
-@pytest.mark.parametrize(
-    ("code", "said"),
-    [
-        (_CODE.replace("(Source)", ""), "must be a dataclass that derives from psychocounsel.data.base.Source"),
-        (_CODE.replace("def rows", "def lines"), "lacks rows (see psychocounsel.data.base.Source)"),
-    ],
-)
-def test_a_source_that_lacks_what_it_needs_is_refused(code: str, said: str, home: Path) -> None:
-    write_own(home / "my", "data", "answers", code, _SETTINGS)
-    given = ["--config-dir", "my", "data=answers", "data.path=table.csv"]
-    found = cli("train", *given, cwd=home, check_code=USER_ERROR).stderr
-    assert found.startswith("error: data._target_=answers.Answers: ") and said in found and found.count("\n") == 1
-
-
 @pytest.fixture
 def own(home: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Return overrides that select the source, class Own of module own, in a configuration composed in this process."""

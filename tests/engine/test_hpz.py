@@ -32,6 +32,9 @@ _TWO_NODES = ["cluster=slurm", "cluster.nodes=2", "cluster.gpus_per_node=4"]
 def test_what_cannot_work_is_refused(given: list[str], said: str) -> None:
     with pytest.raises(UserError, match=said):
         check(compose([*_TWO_NODES, *given]))
+
+
+def test_a_group_of_the_size_of_a_node_passes() -> None:
     assert check(compose([*_TWO_NODES, "zero=3", "zero.hpz=4"])).zero.hpz == 4
 
 

@@ -80,7 +80,8 @@ def test_a_row_that_hangs_ends_with_all_that_it_started(tmp_path: Path) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.bfloat16, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_varlen_attention_passes_on_the_cpu(dtype: torch.dtype) -> None:
     met, figure, errors = attention("varlen", ("llama", "mistral"), "cpu", dtype)
     assert met, figure

@@ -50,19 +50,14 @@ def test_yaml_and_dataclass_name_the_same_keys(group: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("command", "item"),
-    [
-        pytest.param(command, item, id=f"{command} {item.name}")
-        for command, schema in (("train", TrainConfig), ("evaluate", EvaluateConfig), ("audit", AuditConfig))
-        for item in dataclasses.fields(schema)
-        if item.name != "settled"  # is nothing to type
-    ],
+    ("command", "schema"), [("train", TrainConfig), ("evaluate", EvaluateConfig), ("audit", AuditConfig)]
 )
-def test_yaml_lists_every_key_of_the_schema(command: str, item: dataclasses.Field) -> None:
+def test_yaml_lists_every_key_of_the_schema(command: str, schema: type) -> None:
     composed = compose([], name=command)
-    assert item.name in composed
-    if dataclasses.is_dataclass(item.type):
-        assert set(composed[item.name]) == {inner.name for inner in dataclasses.fields(item.type)}
+    for item in dataclasses.fields(schema):
+        assert item.name in composed or item.name == "settled", "this one is nothing to type"
+        if dataclasses.is_dataclass(item.type):
+            assert set(composed[item.name]) == {inner.name for inner in dataclasses.fields(item.type)}
 
 
 WRONG = [

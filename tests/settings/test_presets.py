@@ -2,6 +2,7 @@
 
 import math
 import re
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -75,8 +76,9 @@ def in_place(model: str, folder: Path, data: str = "pairs/data/train-00000-of-00
     return [f"model.path={folder / kind}", f"data.path={folder / data}"]
 
 
-def model_of(experiment: str) -> str:
-    return str(compose([f"experiment={experiment}"]).model.name)
+@cache
+def experiment(name: str) -> DictConfig:
+    return check(compose([f"experiment={name}", *NEED_MORE.get(name, [])]))
 
 
 def comment(group: str, name: str) -> str:
@@ -139,7 +141,7 @@ NEED_MORE = {  # there is no released reward model of 3B, and vLLM need not be i
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiments_hold_the_values_that_they_promise(name: str) -> None:
-    config = check(compose([f"experiment={name}", *NEED_MORE.get(name, [])]))
+    config = experiment(name)
     family = max((prefix for prefix in PROMISED if name.startswith(prefix)), key=len)
     promised = {**EVERYWHERE, **PROMISED[family]}
     assert dict(zip(promised, select(config, *promised), strict=True)) == promised
@@ -186,7 +188,7 @@ def test_the_rounds_of_the_papers_iterations() -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_an_experiment_says_where_its_values_come_from(name: str) -> None:
-    said, config = comment("experiment", name), check(compose([f"experiment={name}", *NEED_MORE.get(name, [])]))
+    said, config = comment("experiment", name), experiment(name)
     assert re.search(r"arXiv \d{4}\.\d{5}", said)
     numbers = {float(number) for number in re.findall(r"(?<![\d.v])\d+(?:\.\d+)?(?:e-?\d+)?", said)}
     keys = {"paper_reward": ("epochs", "global_batch_size", "algo.lr", "max_length"), "paper_dpo": ("algo.beta",)}
@@ -200,8 +202,9 @@ def test_an_experiment_says_where_its_values_come_from(name: str) -> None:
 
 @pytest.mark.parametrize("name", EXPERIMENTS)
 def test_experiments_take_models_and_data_in_the_place_of_theirs(name: str, stand_ins: Path) -> None:
-    config = check(compose([f"experiment={name}", *in_place(model_of(name), stand_ins), *NEED_MORE.get(name, [])]))
-    assert (config.model.name, config.data.name) == (model_of(name), "psychocounsel")
+    model = experiment(name).model.name
+    config = check(compose([f"experiment={name}", *in_place(model, stand_ins), *NEED_MORE.get(name, [])]))
+    assert (config.model.name, config.data.name) == (model, "psychocounsel")
     _, chat = load_chat_format(config.model)
     data = build_dataset(config, chat, "pairs", pytest.fail)
     assert (len(data.train), len(data.held_out)) == (36, 4)
@@ -236,7 +239,11 @@ def test_experiments_train(name: str, stand_ins: Path, tmp_path: Path) -> None:
     online = "_iter_" in name
     rounds = ["reward.path=builtin:tiny_reward", "algo.prompts_per_round=4", "rollout.max_tokens=8", "rollout=hf"]
     judged = ("eval/reward", "eval/win_rate") if online else ("eval/loss", "eval/accuracy")
-    overrides = [f"experiment={name}", *in_place(model_of(name), stand_ins, "pairs"), *(rounds if online else [])]
+    overrides = [
+        f"experiment={name}",
+        *in_place(experiment(name).model.name, stand_ins, "pairs"),
+        *(rounds if online else []),
+    ]
     run = train(*overrides, folder=tmp_path, judged=judged)
     settings = read_json(run / "model" / "config.json")
     scores = name.startswith("paper_reward")

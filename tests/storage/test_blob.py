@@ -35,15 +35,14 @@ def test_arrays_and_description_come_back(file: Path) -> None:
     assert [path.name for path in file.parent.iterdir()] == ["a.blob"]
 
 
-def test_every_flipped_bit_and_every_cut_is_noticed(file: Path) -> None:
+def test_a_flipped_bit_of_any_byte_and_every_cut_is_noticed(file: Path) -> None:
     whole = file.read_bytes()
     for place in range(len(whole)):
-        for bit in range(8):
-            altered = bytearray(whole)
-            altered[place] ^= 1 << bit
-            file.write_bytes(altered)
-            with pytest.raises((Damaged, Foreign)):
-                read_blob(file)
+        altered = bytearray(whole)
+        altered[place] ^= 1 << place % 8
+        file.write_bytes(altered)
+        with pytest.raises((Damaged, Foreign)):
+            read_blob(file)
         file.write_bytes(whole[:place])
         with pytest.raises(Damaged):
             read_blob(file)

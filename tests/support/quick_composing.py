@@ -12,12 +12,13 @@ import omegaconf._utils
 import omegaconf.base
 from hydra._internal import defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.hydra import Hydra
-from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.object_type import ObjectType
 from hydra.core.plugins import Plugins
 from omegaconf import grammar_parser
 
-_parsed: dict[tuple[str, int, int, int], bytes] = {}  # parsed YAML by path, inode, size and modification time
+_read: dict[Any, bytes] = {}  # files by path, inode, size and modification time
 _merged: dict[str, bytes] = {}  # merged files by their versions
 
 
@@ -45,24 +46,26 @@ def compose_quickly() -> None:
 
 
 def _keep_files() -> None:
-    """Parse each version of a YAML file once, because parsing takes most of the time of composing."""
+    """Read each version of a YAML file, and its list of defaults, once; this takes most of the time of composing."""
     Plugins.instance()
-    source: Any = SourcesRegistry.instance().resolve("file")
-    parse = source.load_config
+    read = ConfigRepository.load_config
 
     def load_config(self: Any, config_path: str) -> Any:
-        file = os.path.realpath(os.path.join(self.path, self._normalize_file_name(config_path)))
-        if not os.path.exists(file):
-            return parse(self, config_path)
-        found = os.stat(file)
-        key = f"{self.provider} {self.path} {config_path}", found.st_ino, found.st_size, found.st_mtime_ns
-        if key not in _parsed:
-            _parsed[key] = pickle.dumps(parse(self, config_path))
-        result = pickle.loads(_parsed[key])
+        source = self._find_object_source(config_path, ObjectType.CONFIG)
+        if source is None:
+            return read(self, config_path)
+        version: Any = None  # of what Hydra itself holds, which no test changes
+        if source.scheme() == "file":
+            found = os.stat(os.path.join(source.path, source._normalize_file_name(config_path)))
+            version = found.st_ino, found.st_size, found.st_mtime_ns
+        key = f"{source.provider} {source.path} {config_path}", version
+        if key not in _read:
+            _read[key] = pickle.dumps(read(self, config_path))
+        result = pickle.loads(_read[key])
         result.version = key
         return result
 
-    source.load_config = load_config
+    ConfigRepository.load_config = load_config  # type: ignore[method-assign]
 
 
 def _keep_compositions() -> None:

@@ -184,21 +184,3 @@ def test_the_command_compares_models_and_shows_baselines(tmp_path: Path) -> None
     assert [row[:2] for row in table] == [[name, str(12 - long)] for name in models]
     assert table[0][3] == f"{100 * models['tiny']['accuracy']:.1f}", "after the unknown number of prompts"
     assert any(line.startswith("  words shared with the speech") for line in lines), "the audit's baselines"
-
-
-@pytest.mark.parametrize(
-    ("compare", "message"),
-    [
-        ("compare=tiny", "compare: is a list of reward models, for instance [tiny,RUN/model]"),
-        ("compare=[tinny]", "compare[0]: no reward config named tinny; did you mean tiny?"),
-        ("compare=[[tiny]]", "compare[0]: is a path, a name in conf/reward/, or a mapping"),
-        ("compare=[tiny,nowhere/at/all]", "compare[1].path=nowhere/at/all: no such file or folder"),
-        ("compare=[{use: tiny, dtyp: bf16}]", "compare[0]: has no key dtyp; it has "),
-        ("compare=[{use: tiny, dtype: fp8}]", "compare[0]: dtype=fp8: must be one of auto, fp32, bf16"),
-        ("compare=[{use: ensemble, members: [tiny]}]", "compare[0].members: give two or more"),
-    ],
-)
-def test_mistakes_in_compare_are_said_in_one_line(compare: str, message: str, tmp_path: Path) -> None:
-    result = cli("evaluate", compare, cwd=tmp_path, check_code=2)
-    (line,) = result.stderr.splitlines()
-    assert line.startswith("error: ") and message in line
