@@ -207,7 +207,8 @@ class PPO(PolicyGradient):
             return self.kl_weight
         before, measured = ctx.earlier("kl_weight"), ctx.earlier("kl")
         weight = self.kl_weight
-        if before is not None and measured is not None:  # None in the first round
+        # None in the first round; and a policy that waits for the critic does not drift, whatever the weight
+        if before is not None and measured is not None and ctx.round > self.critic_warmup:
             weight = adapted(before, measured, self.kl_target, self.kl_gain)
         ctx.note("kl_weight", weight)
         ctx.note("kl", kl)

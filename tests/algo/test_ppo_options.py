@@ -1,5 +1,6 @@
 """PPO's options (divergence in the loss, adaptive weight, critic warm-up, early stop): formulas and whole runs."""
 
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ def test_a_rounds_weight_follows_from_the_round_before() -> None:
     rewards[-1] += groups[0].completions[0].reward
     np.testing.assert_allclose(groups[0].completions[0].advantages, gae(rewards, values, 1.0, 1.0), rtol=1e-4)
     assert "kl_weight" not in collected(PPO())[1].notes
+    waits = replace(algorithm, critic_warmup=1)  # the policy has not learned before the second round
+    assert collected(waits, earlier={"kl_weight": 0.3, "kl": 0.0})[1].notes["kl_weight"] == 0.3
 
 
 def test_a_turn_discounts_what_later_turns_earn() -> None:

@@ -302,7 +302,11 @@ def _spread(family: Family, setting: RunSetting) -> str:
     """Return the figure's uncertainty in words."""
     figure = family.figure(setting)
     if figure.low is None or figure.high is None:
-        return "one run, so its spread is unknown"
+        return (
+            "one run, so its spread is unknown"
+            if figure.n == 1
+            else f"the same in {figure.n} seeds, so without a spread"
+        )
     interval = interval_text(family.metric, figure.low, figure.high)
     if figure.n == 1:
         return f"95 % interval over prompts {interval}; one run, so its spread over seeds is unknown"

@@ -168,7 +168,7 @@ def over_seeds(values: Sequence[float], percent: bool = False, share: bool = Fal
     """Return mean, standard deviation and interval of the mean over runs with several seeds; None without values.
 
     The interval is mean +- t * sd / sqrt(n) with n - 1 degrees of freedom, clipped to 0..1 for shares. One run has no
-    standard deviation and no interval.
+    standard deviation and no interval. Equal values have no interval, because one without width would promise certainty.
     """
     if not values:
         return None
@@ -177,6 +177,8 @@ def over_seeds(values: Sequence[float], percent: bool = False, share: bool = Fal
     from scipy.special import stdtrit  # slow to import, and a launcher only checks the layout of tables
 
     mean, sd, n = fmean(values), stdev(values), len(values)
+    if not sd:
+        return TableFigure(mean, sd, None, None, n, percent)
     half = float(stdtrit(n - 1, (1 + _LEVEL) / 2)) * sd / n**0.5
     low, high = (max(mean - half, 0.0), min(mean + half, 1.0)) if share else (mean - half, mean + half)
     return TableFigure(mean, sd, low, high, n, percent)
