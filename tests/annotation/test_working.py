@@ -63,4 +63,4 @@ def test_an_unfinished_removal_binds_the_shards(files: AnnotationDir) -> None:
     with pytest.raises(UserError, match="a removal of speeches is unfinished"):
         work(configured(files, share=1), files.shard(1).path)
     with pytest.raises(UserError, match="a removal of speeches is unfinished"):
-        sharing.submit(Job(command_of("psychocounsel.annotate"), configured(files), files.path))
+        sharing.in_parts([Job(command_of("psychocounsel.annotate"), configured(files), files.path)])

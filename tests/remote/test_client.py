@@ -104,7 +104,7 @@ def test_retry_after_is_waited_for_and_too_long_a_wait_is_a_failure() -> None:
 )
 def test_what_another_attempt_would_not_change_is_refused_at_once(reply: Any, said: str) -> None:
     with serving(lambda payload, number: reply) as server:
-        line = refusal(server.address, retries=8)
+        line = refusal(server.address, retries=8, timeout_seconds=10.0)
         assert said in line and server.address in line
         assert len(server.asked) == 1
 

@@ -91,7 +91,7 @@ def test_a_directory_may_be_used_from_another_folder(here: Path) -> None:
     """The stored paths are absolute, also those within lists and mappings; names of choices and of the hub stay."""
     sources = "speeches.sources=[{name:one,path:one.jsonl,license:mit},{path:org/name,limit:3,safe:true,topic:null}]"
     made = f"[{{name:'one',path:'{here}/one.jsonl',license:'mit'}},{{path:'org/name',limit:3,safe:true,topic:null}}]"
-    assert arguments(sources) == [f"speeches.sources={made}"]
+    assert arguments(sources) == ["speeches=local", f"speeches.sources={made}"]
     others = ["judge.members=[sample,./sample]", 'against="it\'s two.parquet"', "data.path=org/name", "limit=3"]
     escaped = f"against='{here}/it\\'s two.parquet'"
     assert lasting(others) == [f"judge.members=['sample','{here}/sample']", escaped, *others[2:]]

@@ -28,7 +28,9 @@ NEED_MORE |= {f"data={name}": ["algo=sft", "data.path=org/name"] for name in ("a
 NEED_MORE["experiment=paper_dpo_iter_3b"] = ["reward.path=org/name", "rollout=hf"]  # vLLM need not be installed here
 NEED_MORE["experiment=paper_dpo_iter_8b"] = ["rollout=hf"]
 # A dry run reports that vLLM is not installed, and continues.
-NEED_MORE |= {f"experiment={name}_8b": ["dry_run=true"] for name in ("ppo", "online_dpo", "grpo")}
+NEED_MORE |= {
+    f"experiment={name}": ["dry_run=true"] for name in ("ppo_8b", "online_dpo_8b", "online_dpo_8b_async", "grpo_8b")
+}
 
 
 @pytest.mark.parametrize("choice", CHOICES)

@@ -169,7 +169,7 @@ def test_the_recipe_of_a_judge_takes_any_model_and_data() -> None:
 
 
 def test_the_asynchronous_recipe_trains_on_one_node_while_another_writes() -> None:
-    config = check(compose(["experiment=online_dpo_8b_async"]))
+    config = check(compose(["experiment=online_dpo_8b_async", "dry_run=true"]))
     here = compose(["experiment=online_dpo_8b", "rollout=hf"])
     assert config.algo == here.algo and config.rollout.max_staleness == 1
     assert (config.cluster.nodes, config.cluster.server_nodes, config.cluster.gpus_per_node) == (1, 1, 8)
