@@ -61,9 +61,12 @@ def test_other_uses_of_these_operations_are_not() -> None:
         torch.rand(3).cumsum(0)
 
 
-@pytest.mark.parametrize("kind", ARCHITECTURES)
 @pytest.mark.parametrize(
-    ("temperature", "top_p", "top_k"), [(0.0, 1.0, 0), (1.0, 1.0, 0), (0.7, 0.9, 0), (1.0, 0.9, 5)]
+    ("kind", "temperature", "top_p", "top_k"),
+    [
+        *((kind, 1.0, 0.9, 5) for kind in ARCHITECTURES),
+        *(("llama", *sampling) for sampling in ((0.0, 1.0, 0), (1.0, 1.0, 0), (0.7, 0.9, 0))),
+    ],
 )
 def test_replies_are_drawn(kind: str, temperature: float, top_p: float, top_k: int) -> None:
     rollout = HFRollout(Policy(small_lm(kind), "test"), AutoTokenizer.from_pretrained(TINY), [7], 64)

@@ -39,7 +39,7 @@ def train(at_once: int, dtype: torch.dtype = torch.float32, steps: int = 3) -> t
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_training_in_two_lanes_is_training_in_one(dtype: torch.dtype, two_threads: None) -> None:
     """After some steps, each lane has the optimizer's updated weights."""
-    _, expected = train(1, dtype)
+    one, expected = train(1, dtype)
     stepper, lines = train(2, dtype)
     tolerance = 1e-5 if dtype == torch.float32 else 2e-2
     for line, wanted in zip(lines, expected, strict=True):
@@ -48,7 +48,6 @@ def test_training_in_two_lanes_is_training_in_one(dtype: torch.dtype, two_thread
     groups = random_groups(5, seed=9)
     stepper.main.train(False)
     apart = [piece for row in stepper.per_token(groups) for piece in row]
-    one, _ = train(1, dtype)
     one.main.train(False)
     together = [piece for row in one.per_token(groups) for piece in row]
     for mine, other in zip(apart, together, strict=True):
