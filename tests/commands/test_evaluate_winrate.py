@@ -136,7 +136,7 @@ def test_agreement_with_experts_stands_beside_the_figures(home: Path) -> None:
     assert beside["by_judge"]["j"] == beside["together"]
     assert read_json(home / "out" / "summary.json")["metrics"]["experts_agree/base"] == 7 / 8
     headline = next(line for line in lines if line[:2] == ["mine", "base"])
-    assert headline[-7:] == ["87.5", "(43.2", "to", "98.5)", "8", "few", "speeches"]
+    assert headline[-7:] == ["87.5", "(43.2", "to", "98.5)", "8", "few", "clients"]
 
 
 @pytest.mark.slow
