@@ -185,4 +185,4 @@ def require_packages(command: str, names: Sequence[str]) -> None:
         UserError: naming the first missing library.
     """
     if missing := next((name for name in names if find_spec(name) is None), None):
-        raise UserError(f"{command}: {missing} is not installed; run: pip install -c constraints.txt -e '.[{command}]'")
+        raise UserError(f"{command}: {missing} is not installed; run: pip install 'psychocounsel[{command}]'")

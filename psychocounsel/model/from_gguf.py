@@ -14,7 +14,7 @@ from pathlib import Path
 from psychocounsel.errors import DONE, UserError
 from psychocounsel.settings.command_line import Parser, run
 
-_NEEDS = "gguf: the package is missing: pip install -c constraints.txt -e '.[gguf]'"
+_NEEDS = "gguf: the package is missing: pip install 'psychocounsel[gguf]'"
 
 
 def main(arguments: list[str]) -> int:

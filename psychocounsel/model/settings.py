@@ -69,7 +69,7 @@ def _check_liger(has_gpus: bool) -> None:
         raise UserError("model.kernels=liger: Liger's kernels need a GPU, and this machine has none; use plain")
     if importlib.util.find_spec("liger_kernel") is None:
         raise UserError(
-            "model.kernels=liger: the package liger-kernel is missing: pip install -c constraints.txt -e '.[liger]', or use "
+            "model.kernels=liger: the package liger-kernel is missing: pip install 'psychocounsel[liger]', or use "
             "model.kernels=plain"
         )
 
@@ -94,7 +94,7 @@ def _check_adapter(config: DictConfig) -> None:
     if not lora.rank:
         raise UserError(f"model.quantise={quantise}: quantised weights cannot be trained; give model.lora.rank as well")
     if importlib.util.find_spec("bitsandbytes") is None:
-        raise UserError(f"model.quantise={quantise} needs bitsandbytes: pip install -c constraints.txt -e '.[qlora]'")
+        raise UserError(f"model.quantise={quantise} needs bitsandbytes: pip install 'psychocounsel[qlora]'")
     if config.zero.stage == 3 or config.zero.offload_parameters:
         sharding = "zero=3" if config.zero.stage == 3 else "zero.offload_parameters=true, which needs zero=3"
         raise UserError(

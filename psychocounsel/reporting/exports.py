@@ -94,7 +94,7 @@ def write_figures(report: Report, files: ReportDir) -> list[str]:
     if find_spec("matplotlib") is None:
         return [
             f"{len(charts)} charts are not written as PDF: matplotlib is not installed; "
-            "pip install -c constraints.txt -e '.[figures]'"
+            "pip install 'psychocounsel[figures]'"
         ]
     import matplotlib
 

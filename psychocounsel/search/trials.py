@@ -42,7 +42,7 @@ def require_optuna() -> None:
         UserError: with the command that installs it.
     """
     if find_spec("optuna") is None:
-        raise UserError("hydra/sweeper=optuna: optuna is not installed; pip install -c constraints.txt -e '.[search]'")
+        raise UserError("hydra/sweeper=optuna: optuna is not installed; pip install 'psychocounsel[search]'")
 
 
 def journal_mark(config: DictConfig) -> str:

@@ -89,9 +89,7 @@ def test_settings_that_do_not_suit_the_table_are_refused(table: Path, tmp_path: 
 
 def test_a_missing_library_is_named(table: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(settings, "find_spec", lambda name: None if name == "crowdkit" else object())
-    with pytest.raises(
-        UserError, match=r"crowdkit is not installed; run: pip install -c constraints.txt -e '.\[agreement\]'"
-    ):
+    with pytest.raises(UserError, match=r"crowdkit is not installed; run: pip install 'psychocounsel\[agreement\]'"):
         report.make_agreement(read_agreement([f"data={table}"]))
 
 

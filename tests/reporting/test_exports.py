@@ -137,7 +137,7 @@ def test_without_matplotlib_a_line_says_how_to_install_it(tmp_path: Path, monkey
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     chart = Chart("loss", "Loss", "nats", [Curve("a", {"steps": [1]}, [0.1])])
     assert write_figures(report(chart), ReportDir(tmp_path)) == [
-        "1 charts are not written as PDF: matplotlib is not installed; pip install -c constraints.txt -e '.[figures]'"
+        "1 charts are not written as PDF: matplotlib is not installed; pip install 'psychocounsel[figures]'"
     ]
     assert not ReportDir(tmp_path).figures.exists()
 
