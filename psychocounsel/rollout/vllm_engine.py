@@ -42,8 +42,8 @@ class VLLMEngine(RolloutSettings):
         if importlib.util.find_spec("vllm") is not None:
             return ""
         return (
-            "rollout: vLLM is not installed; see docs/online.md#vllm (make vllm on CPU, pip install 'psychocounsel[vllm]' on GPU), or "
-            "use rollout=hf"
+            "rollout: vLLM is not installed; see docs/online.md#vllm (make vllm on CPU, pip install 'psychocounsel[vllm]' on "
+            "GPU), or use rollout=hf"
         )
 
     def check(self, config: DictConfig, processes: int) -> None:
