@@ -138,7 +138,8 @@ _ADVICE: dict[str, Callable[[int], str]] = {
         f"{count:,} replies have no writer for their speech's language; add one to writers.members"
     ),
     FAILED: lambda count: (
-        f"{count:,} replies failed; steps=[replies] asks for them again, in vain for a speech that is too long for the model"
+        f"{count:,} replies failed; repeat the command with steps=[replies] to ask for them again (in vain for a speech that is "
+        "too long for the model)"
     ),
     UNPARSABLE: lambda count: (
         f"{count:,} replies were empty {_EMPTY_AGAIN + 1} times and are not asked for again; changed settings of their writers, "

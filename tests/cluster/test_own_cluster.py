@@ -135,7 +135,7 @@ def test_a_users_own_cluster_trains_is_watched_cancelled_and_resubmitted(
     refused = cli("jobs", "resubmit", str(run), "0", check_code=USER_ERROR, cwd=elsewhere).stderr
     assert refused == "error: index 0 is running: it cannot be resubmitted\n"
 
-    assert cli("jobs", "cancel", str(run), cwd=elsewhere).stdout == "cancelled 1 runs\n"
+    assert cli("jobs", "cancel", str(run), cwd=elsewhere).stdout == "cancelled 1 run\n"
     (run / "go").touch()
     until(lambda: not rows(run)[0].is_live, run)
     assert rows(run)[0].state == "stopped"

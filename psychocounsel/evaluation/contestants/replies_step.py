@@ -245,6 +245,6 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
         )
     if figures["failed"]:
         yield (
-            f"{figures['failed']:,} replies failed; steps=[replies] asks for them again, in vain for a speech that is too "
-            "long for the model"
+            f"{figures['failed']:,} replies failed; repeat the command with steps=[replies] to ask for them again (in vain for "
+            "a speech that is too long for the model)"
         )

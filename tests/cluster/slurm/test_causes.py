@@ -133,6 +133,6 @@ def test_cancel_ends_every_job_that_was_ever_submitted_for_a_run(slurm: Cluster,
     shutil.copytree(first, second)
     record = json.loads((second / "submission.json").read_text())
     (second / "submission.json").write_text(json.dumps(record | {"jobs": [other]}))
-    assert "cancelled 1 runs" in slurm.jobs("cancel", str(run))
+    assert "cancelled 1 run" in slurm.jobs("cancel", str(run))
     for job in (*record["jobs"], other):
         assert "JobState=CANCELLED" in slurm.call("scontrol", "show", "job", job)

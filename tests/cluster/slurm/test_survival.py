@@ -76,7 +76,7 @@ def test_a_cancelled_run_stays_cancelled_and_can_go_on(slurm: Cluster, tmp_path:
     given = [*slurm.overrides(20, run_dir=run), slow]
     slurm.train(*given)
     slurm.until(lambda: slurm.state(run)["step"] >= 3, 150, run)
-    assert "cancelled 1 runs" in slurm.jobs("cancel", str(run))
+    assert "cancelled 1 run" in slurm.jobs("cancel", str(run))
     assert slurm.ended(run, 60) == ["cancelled"]
     assert json.loads((run / "summary.json").read_text())["status"] == "stopped", "it had time to save"
     assert "submitted job" in slurm.train(*given).stdout
