@@ -70,9 +70,9 @@ def full_8b(folder: Path, data: Path) -> Verdict:
 
 
 def estimated(bench: Bench, more: dict[str, Any]) -> dict[str, float]:
-    """Return the memory of a DPO run with the overrides `more`: estimated, torch's peak, and the host's peak [10^9 bytes].
+    """Return figures of a DPO run with the overrides `more` [10^9 bytes]: GPU memory, estimated and measured, and host memory.
 
-    The estimate's share for the CUDA runtime is subtracted, because torch does not count it.
+    Measured figures are peaks. The estimate's share for the CUDA runtime is subtracted, because torch does not count it.
     """
     run_ours(bench, "dpo", "mfu", model="large", max_steps=3, **more)
     run = bench.last / "run"

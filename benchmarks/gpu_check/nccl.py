@@ -17,7 +17,7 @@ _ONLINE = (
 
 
 def weights(folder: Path, data: Path) -> Verdict:
-    """Compare the replies of three rounds between weight transfer by NCCL and by HTTP. The server uses the second GPU."""
+    """Compare the replies of two runs of three rounds: their server, on the second GPU, gets weights by NCCL or by HTTP."""
     replies = {}
     for transfer in ("collective", "http"):
         run = folder / transfer
@@ -41,9 +41,9 @@ def bandwidth(folder: Path, data: Path) -> Verdict:
 
 
 def all_reduce(folder: Path, ranks: int, backend: str, size: int) -> float:
-    """Return the bytes [GB] that each of `ranks` processes sends a second in all-reduces of `size` bytes.
+    """Return the bandwidth [GB/s] at which each of `ranks` processes sends data in an all-reduce of `size` bytes.
 
-    A ring sends 2 (ranks - 1) / ranks of the bytes.
+    In a ring, each process sends 2 (ranks - 1) / ranks of the bytes.
     """
     from torch import multiprocessing
 

@@ -134,10 +134,13 @@ _PLAIN = re.compile(r"[A-Za-z0-9_.+/ -]+")  # texts that Hydra reads without quo
 
 
 def with_quoted_texts(override: str) -> str | None:
-    """Return what to type in a shell for a list or mapping whose texts need quotes, such as {prompt: "Größe"}; else None."""
+    """Return the override for a shell, with quotes around the texts of its list or mapping that need them: {prompt: "Größe"}.
+
+    None: the value is no list or mapping, is very long, or cannot be read even with quotes.
+    """
     key, _, value = override.partition("=")
     before = {"{": ":", "[": r"\[,"}.get(value[:1])
-    if before is None:
+    if before is None or len(value) > 1000:
         return None
     text = re.compile(rf"(?<=[{before}])(\s*)([^\s\"'\[\]{{}},][^\"'\[\]{{}},]*?)(?=\s*[,\]}}])")
     word = f"{key}=" + text.sub(

@@ -46,7 +46,7 @@ def compose_quickly() -> None:
 
 
 def _keep_files() -> None:
-    """Read each version of a YAML file, and its list of defaults, once; this takes most of the time of composing."""
+    """Make Hydra read each version of a YAML file once, because reading takes most of the time of composing."""
     Plugins.instance()
     read = ConfigRepository.load_config
 

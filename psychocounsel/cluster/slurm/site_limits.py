@@ -111,7 +111,14 @@ _FIELDS = "Account,Partition,QOS,MaxSubmitJobs"
 
 @dataclass(frozen=True)
 class Association:
-    """What this user may do in an account; `partition` "": in all partitions; `most` jobs at a time, None: any number."""
+    """Limits of this user in one account.
+
+    Attributes:
+        account: name of the account.
+        partition: partition in which the limits hold; "" stands for all.
+        qos: QOS that the user may ask for.
+        most: largest number of jobs at a time; None: no limit.
+    """
 
     account: str
     partition: str

@@ -137,7 +137,7 @@ def control_figures(verdicts: Iterable[Verdict]) -> ControlFigures:
 
 
 def share_of(scores: Sequence[float], clients: Sequence[int]) -> Share:
-    """Return the mean of scores from 0 to 1, one a speech, with its interval over `clients`."""
+    """Return the mean score and its 95 % interval over clients. Each speech has a score from 0 to 1 and a client."""
     values = np.array(scores, np.float64)
     low, high = mean_intervals(values[:, None], np.array(clients), shares=True)[0].tolist()
     return {"value": float(values.mean()), "low": low, "high": high, "speeches": len(values)}

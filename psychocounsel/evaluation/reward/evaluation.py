@@ -246,9 +246,9 @@ def _score(
     world: World,
     bar: Bar,
 ) -> PairScores:
-    """Return the rewards of the pairs, and, if baselines are computed, the margins of the pairs under other speeches.
+    """Return the rewards of the pairs. With `ground`, the result includes their margins after the speech of another client.
 
-    `scores`: of `pair_conversations`, by `score_shared`.
+    `scores`: those of `score_shared` for `pair_conversations`.
     """
     principles = {head: scores[:, column].reshape(-1, 2) for column, head in enumerate(scorer.heads, 1)}
     reading, by_principle = None, None
