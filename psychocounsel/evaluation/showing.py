@@ -1,4 +1,4 @@
-"""The end of an evaluation's output: its conclusions; all tables are in `tables.txt`, and on the terminal by `verbose=true`."""
+"""The end of an evaluation's output: its conclusions, and the files that have all tables and some replies."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -8,6 +8,7 @@ from omegaconf import DictConfig
 from psychocounsel.blocks.conclusions import Conclusion, recorded, verdict_lines
 from psychocounsel.blocks.kinds import Block
 from psychocounsel.blocks.terminal import encodable, terminal_lines
+from psychocounsel.evaluation.samples import write_samples
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.storage.files import write_atomically
 
@@ -21,7 +22,7 @@ def show_result(
 ) -> None:
     """Write the tables of `blocks` to `tables.txt` in `folder`, and print the conclusions, or the tables as well.
 
-    Without conclusions, the tables are printed.
+    Without conclusions, the tables are printed. Replies of contestants are in `samples.md`.
     """
     tables = write_tables(folder, blocks)
     if config.verbose or not conclusions:
@@ -35,7 +36,7 @@ def show_result(
         say("to be sure:")
         for need in missing:
             say(encodable(f"  {need}"))
-    for line in tables_line(config, folder) if conclusions else ():
+    for line in [*write_samples(folder), *(tables_line(config, folder) if conclusions else ())]:
         say(line)
 
 

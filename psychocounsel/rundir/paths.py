@@ -325,6 +325,7 @@ class EvaluationDir(StepsDir):
         self.adjudication_key = path / "adjudication_key.parquet"  # the source of each case, and the judge's verdict
         self.adjudication_record = path / "adjudication_record.json"  # every answer of people that was ever read
         self.ability = path / "ability.json"  # evaluation=external: lm-eval's results, document by document
+        self.samples = path / "samples.md"  # some replies of all contestants, for people to read
         self.figures = path / "figures.json"  # every figure with its interval, for `report`
         self.shards = path / "shards"  # run directories of the jobs that share the work
 

@@ -219,6 +219,8 @@ def _lines(run: Run, status: str, state: LoopState, total: int, seconds: float) 
         lines += [f"{heading} with its 95 % interval by prompts)", *_rows(before, best, last)]
         lines += _unimproved(before, best, config.checkpoint)
     shown, model = _shorten(run.dir), _shorten(run.files.model)
+    if pages := sorted(run.files.rounds.glob("*/samples.md")):
+        lines.append(f"replies to read     {_shorten(pages[-1])}")
     lines += [f"run directory       {shown}", f"report              psychocounsel report {shlex.quote(shown)}"]
     if status == FINISHED:
         lines.append(f"model               {model}   ({_loader(config, target.needs.main)} loads it)")
@@ -274,34 +276,23 @@ _OF_DATA = (
 
 
 def _next_idea(algorithm: str, run: Run, shown: str, model: str, measured: bool) -> str:
-    """Return a command that often comes next; a sweep keeps the overrides of this run. `measured`: it has held-out rows."""
-    if algorithm == "DPO":
-        return " ".join(["train -m algo.beta=0.05,0.1,0.3 seed=1,2", *_typed(run, ("algo.beta", "seed"))])
-    if algorithm == "Reward" and measured:
-        keys = {"data", *(f"data.{name}" for name in _OF_DATA)}
-        data = (text for text in _overrides(run) if ".".join(_key(text).split(".")[:2]) in keys)
-        return " ".join(["evaluate", f"reward.path={shlex.quote(model)}", *map(shlex.quote, data)])
-    if algorithm == "SFT" and not _is_adapter(run.config):
-        return f"train model.path={shlex.quote(model)} algo=dpo"
-    return f"export {shlex.quote(shown)}" + (" merge=true" if algorithm == "SFT" else "")
+    """Return the command that measures the model on the data of this run. `measured`: the run has held-out rows."""
+    named = shlex.quote(model)
+    if algorithm == "Reward":
+        return f"evaluate reward.path={named}{_data_typed(run)}" if measured else f"export {shlex.quote(shown)}"
+    if (run.config.get("rollout") or {}).get("clients"):
+        return f"evaluate evaluation=session model.path={named}"
+    return f"evaluate evaluation=health model.path={named}{_data_typed(run)}"
 
 
-def _overrides(run: Run) -> list[str]:
+def _data_typed(run: Run) -> str:
+    """Return the options and overrides of the run's command that say which rows are read, quoted for a shell."""
+    keys = {"data", *(f"data.{name}" for name in _OF_DATA)}
     file = run.files.overrides
-    return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
-
-
-def _key(override: str) -> str:
-    return override.lstrip("+").partition("=")[0]
-
-
-def _typed(run: Run, swept: tuple[str, ...]) -> list[str]:
-    """Return the options and overrides of the run's command, quoted for a shell, without those that the sweep sets itself."""
-    own = (*swept, "run_dir", "sweep_dir", "dry_run")
+    typed = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     folders = [f"--config-dir={_shorten(Path(folder))}" for folder in config_folders(run.config.code_path)]
-    kept = (text for text in _overrides(run) if text and _key(text) not in own)
-    plain = (text.replace("'", "") if text.startswith("zero=") else text for text in kept)  # quoted for Hydra alone
-    return [shlex.quote(text) for text in (*folders, *plain)]
+    ours = [text for text in typed if ".".join(text.lstrip("+").partition("=")[0].split(".")[:2]) in keys]
+    return "".join(f" {shlex.quote(text)}" for text in (*folders, *ours))
 
 
 def _shorten(path: Path) -> str:

@@ -10,12 +10,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from psychocounsel.data.dataset import Dataset
-from psychocounsel.engine.telemetry.records import Phases, _next_idea, _typed, _unimproved, opening_lines, ready_line
+from psychocounsel.engine.telemetry.records import Phases, _next_idea, _unimproved, opening_lines, ready_line
 from psychocounsel.rundir.run import BEGAN, LAUNCHED, Run, start_times
 from tests.support.harness import ROOT, cli, random_groups
 
-# First lines of a run: counts and a warning. Last lines: whether it got worse, and a next command with the typed
-# overrides.
+# First lines of a run: counts and a warning. Last lines: whether it got worse, and a next command.
 
 
 def test_counts_of_pairs_and_distinct_prompts() -> None:
@@ -31,45 +30,29 @@ def test_counts_of_pairs_and_distinct_prompts() -> None:
     ]
 
 
-def test_the_next_command_keeps_overrides_but_those_that_it_gives_itself(tmp_path: Path) -> None:
-    (tmp_path / "overrides.txt").write_text(
-        "model.path=my model\nzero='1'\nalgo.beta=0.5\n+seed=4\nrun_dir=runs/a\nmax_steps=9\n"
-    )
-    run = Run(tmp_path, OmegaConf.create({"code_path": []}), 0, 1, 1, None)  # type: ignore[arg-type]
-    assert _typed(run, ("algo.beta", "seed")) == ["'model.path=my model'", "zero=1", "max_steps=9"]
-
-
-def test_after_a_reward_model_comes_its_evaluation_on_the_same_data(tmp_path: Path) -> None:
-    split = ["data.split_seed=3", "data.bad_rows=drop", "data.principle_weights.safety=2"]
-    (tmp_path / "overrides.txt").write_text(
-        "\n".join(["algo=reward", "+data.path=my pairs.jsonl", "data.half=first", *split, "seed=4\n"])
-    )
-    run = Run(tmp_path, OmegaConf.create({"code_path": []}), 0, 1, 1, None)  # type: ignore[arg-type]
-    command = ["evaluate reward.path=r/model '+data.path=my pairs.jsonl'", *split]
-    assert _next_idea("Reward", run, "r", "r/model", True) == " ".join(command), "the same rows are held out"
-    assert _next_idea("Reward", run, "r", "r/model", False) == "export r", "nothing is held out"
-
-
 @pytest.mark.parametrize(
-    ("lora", "idea"),
+    ("algorithm", "clients", "measured", "idea"),
     [
-        ({"rank": None, "merge": False}, "train model.path=r/model algo=dpo"),
-        ({"rank": 8, "merge": True}, "train model.path=r/model algo=dpo"),
-        ({"rank": 8, "merge": False}, "export r merge=true"),
+        ("Reward", None, True, "evaluate reward.path=r/model DATA"),
+        ("Reward", None, False, "export r"),
+        ("DPO", None, False, "evaluate evaluation=health model.path=r/model DATA"),
+        ("GRPO", "scripted", True, "evaluate evaluation=session model.path=r/model"),
     ],
 )
-def test_after_sft_comes_dpo_of_a_whole_model(lora: dict[str, object], idea: str, tmp_path: Path) -> None:
-    run = Run(tmp_path, OmegaConf.create({"model": {"lora": lora}}), 0, 1, 1, None)  # type: ignore[arg-type]
-    assert _next_idea("SFT", run, "r", "r/model", True) == idea, "no training begins with an adapter"
-
-
-def test_the_next_command_keeps_the_folders_of_config_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_next_command_measures_the_model_on_the_same_data(
+    algorithm: str, clients: str | None, measured: bool, idea: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "my conf").mkdir()
-    (tmp_path / "overrides.txt").write_text("algo=slic\n")
+    split = ["data.split_seed=3", "data.bad_rows=drop", "data.principle_weights.safety=2"]
+    (tmp_path / "overrides.txt").write_text(
+        "\n".join(["algo=x", "+data.path=my pairs.jsonl", "data.half=first", *split, "seed=4\n"])
+    )
     given = [str(tmp_path / "my conf"), str(tmp_path), str(tmp_path)]  # as `code_path` holds it
-    run = Run(tmp_path, OmegaConf.create({"code_path": given}), 0, 1, 1, None)  # type: ignore[arg-type]
-    assert _typed(run, ()) == ["'--config-dir=my conf'", "algo=slic"]
+    config = OmegaConf.create({"code_path": given, "rollout": {"clients": clients}})
+    data = " ".join(["'--config-dir=my conf'", "'+data.path=my pairs.jsonl'", *split])
+    run = Run(tmp_path, config, 0, 1, 1, None)  # type: ignore[arg-type]
+    assert _next_idea(algorithm, run, "r", "r/model", measured) == idea.replace("DATA", data)
 
 
 @pytest.mark.parametrize(

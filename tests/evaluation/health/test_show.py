@@ -158,5 +158,24 @@ def test_the_step_prints_these_blocks(tmp_path: Path) -> None:
     tables = (tmp_path / "out" / "tables.txt").read_text().strip().splitlines()
     assert [*filter(None, tables)] == [*filter(None, terminal_lines(health_blocks([Titled("", figures)])))]
     assert {f"warning: {text}" for text in limit_warnings(figures["variants"])} == {*figures["warnings"]} < {*tables}
-    assert len(printed) <= 10 and "limits exceeded" in printed[0] and printed[-1].startswith("all tables: ")
+    assert len(printed) <= 11 and "limits exceeded" in printed[0] and printed[-1].startswith("all tables: ")
     assert not [prompt for prompt in PROMPTS if any(prompt in line for line in printed)]
+
+
+def test_the_page_to_read_has_replies_to_twenty_speeches_spread_over_all(tmp_path: Path) -> None:
+    prompts = [f"Since week {number} I cannot sleep." for number in range(50)]
+    good = replies(tmp_path / "good.jsonl", lambda prompt: f"You said:\n{prompt}", prompts)
+    empty = replies(tmp_path / "empty.jsonl", lambda prompt: "", prompts)
+    options = [*data(tmp_path, prompts), f"model.path={good}", f"against={empty}", "replies.samples=2"]
+    files = context(contest("evaluation=health", *options), tmp_path / "out", printed := [])
+    replies_step.run(files)
+    figures_step.run(files)
+    page = tmp_path / "out" / "samples.md"
+    assert f"read before you believe a figure: {page} (20 speeches with their replies)" in printed
+    heading, *parts = page.read_text().split("\n\n---\n\n")
+    assert heading == "# 20 of 50 speeches, with the first reply of each contestant"
+    assert len({*parts}) == 20
+    prompt = next(prompt for prompt in prompts if f": {prompt}\n" in parts[0])
+    assert parts[0] == (
+        f"> **user**: {prompt}\n\n## good\n\n> **assistant**: You said:\n> {prompt}\n\n## empty\n\n> **assistant (empty)**: "
+    )

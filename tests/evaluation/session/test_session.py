@@ -123,6 +123,16 @@ def test_the_table_of_turns_and_what_a_script_does_after_a_reply(ran: Any) -> No
     assert {row["kind"] for row in turns if row["pattern"] == "calm"} == {"none"}
 
 
+def test_the_page_to_read_has_each_session_from_its_first_turn(ran: Any) -> None:
+    turns = rows(ran[0] / "out", "session_turns")
+    _, *parts = (ran[0] / "out" / "samples.md").read_text().split("\n\n---\n\n")
+    assert len(parts) == 3
+    first = [row for row in turns if row["speech"] == turns[0]["speech"]]
+    assert [line for line in parts[0].splitlines() if line.startswith("## ")] == [f"## {name}" for name in COUNSELLORS]
+    assert parts[0].count("**user**") == parts[0].count("**assistant") == len(first)
+    assert first[0]["client"] in parts[0].replace("\n> ", "\n").split("**assistant")[0]
+
+
 def test_each_session_is_a_case_for_the_gate(ran: Any) -> None:
     cases = list(session_cases(EvaluationDir(ran[0] / "out"), "checks"))
     assert len(cases) == len({case.case for case in cases}) == 18
