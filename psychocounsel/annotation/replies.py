@@ -137,10 +137,6 @@ _ADVICE: dict[str, Callable[[int], str]] = {
     NO_WRITER: lambda count: (
         f"{count:,} replies have no writer for their speech's language; add one to writers.members"
     ),
-    FAILED: lambda count: (
-        f"{count:,} replies failed; repeat the command with steps=[replies] to ask for them again (in vain for a speech that is "
-        "too long for the model)"
-    ),
     UNPARSABLE: lambda count: (
         f"{count:,} replies were empty {_EMPTY_AGAIN + 1} times and are not asked for again; changed settings of their writers, "
         "such as max_tokens, ask again"

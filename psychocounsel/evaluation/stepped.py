@@ -211,12 +211,6 @@ def replies_to_ask(context: StepContext[EvaluationDir], speeches: Any = None) ->
     return replies_step.estimate(context).lines("replies")
 
 
-def steps_from(step: str, config: DictConfig) -> str:
-    """Return the override that names a step and all later ones, so that its failed calls are made again and then used."""
-    steps = build(config, "evaluation").course.steps
-    return f"steps=[{','.join(steps[steps.index(step) :])}]"
-
-
 def outputs(**files: str) -> Callable[[EvaluationDir, str], Path]:
     """Return `Course.output`. `files`: for each step, the attribute of EvaluationDir that names its file."""
 

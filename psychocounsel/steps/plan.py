@@ -85,7 +85,7 @@ def planned_steps(course: Course[F], config: DictConfig, files: F) -> list[Plann
         by_name = requested and len(steps) < len(course.steps)
         if by_name and step in course.redone:
             is_done = False
-        if by_name and is_done and has_failed(record["figures"]):
+        if by_name and is_done and failed_calls(record["figures"]):
             sources = {**sources, "again": sources.get("again", 0) + 1}  # makes the later steps due as well
             new_fingerprint, is_done = fingerprint(step, settings, sources, upstream), False
         if requested:
@@ -97,11 +97,12 @@ def planned_steps(course: Course[F], config: DictConfig, files: F) -> list[Plann
     return plans
 
 
-def has_failed(figures: Any) -> bool:
-    """Return True if calls of the step failed. Such calls are repeated when the user names the step in `steps`."""
-    return isinstance(figures, dict) and bool(
-        figures.get("failed") or any(has_failed(inner) for inner in figures.values())
-    )
+def failed_calls(figures: Any) -> int:
+    """Return how many calls of the step failed. They are repeated when the user names the step in `steps`."""
+    if not isinstance(figures, dict):
+        return 0
+    own = figures.get("failed")
+    return own if isinstance(own, int) else sum(failed_calls(inner) for inner in figures.values())
 
 
 def _refuse(

@@ -26,7 +26,7 @@ from psychocounsel.rundir.paths import RunDir, StepsDir
 from psychocounsel.rundir.results import BUDGET_SPENT, FINISHED, write_summary
 from psychocounsel.rundir.run import Run
 from psychocounsel.steps.course import Course, F, StepContext
-from psychocounsel.steps.plan import PlannedStep, planned_steps
+from psychocounsel.steps.plan import PlannedStep, failed_calls, planned_steps
 from psychocounsel.storage.files import read_mapping, readable_time, write_json
 from psychocounsel.storage.hashes import mark_of
 
@@ -35,8 +35,14 @@ from psychocounsel.storage.hashes import mark_of
 Figures = dict[str, Any]
 
 
-def run_steps(course: Course[F], context: StepContext[F], begin: Callable[[str], None]) -> dict[str, Figures]:
-    """Run the steps that are due, in order; returns the figures of every finished step. `begin` is called with each step's name.
+def run_steps(
+    course: Course[F], context: StepContext[F], begin: Callable[[str], None], by_name: bool = True
+) -> dict[str, Figures]:
+    """Run the steps that are due, in order; returns the figures of every finished step.
+
+    Args:
+        begin: is called with each step's name.
+        by_name: False if the user's command has no key `steps`; then it repeats failed calls by itself.
 
     Raises:
         UserError: if an earlier step is missing or was done with other settings, or if a step raises it.
@@ -48,7 +54,13 @@ def run_steps(course: Course[F], context: StepContext[F], begin: Callable[[str],
             continue
         _report_changes(planned, context)
         begin(planned.step)
-        _run_step(course, planned, context)
+        if failed := failed_calls(_run_step(course, planned, context)):
+            # All steps are no names. Later steps are named as well, because otherwise a named one among them would be refused.
+            first = course.steps.index(planned.step)
+            named = ",".join(course.steps[first:] if first else course.steps[:1])
+            steps = f" with steps=[{named}]" if by_name else ""
+            calls = "1 call" if failed == 1 else f"{failed:,} calls"
+            context.say(f"{planned.step}: {calls} failed; repeat the command{steps} to make them again")
     return figures_of(course, context)
 
 
@@ -65,8 +77,8 @@ def _report_changes(planned: PlannedStep, context: StepContext[F]) -> None:
             )
 
 
-def _run_step(course: Course[F], planned: PlannedStep, context: StepContext[F]) -> None:
-    """Run a step and record it with its settings, its source files, its figures and a hash of the file it wrote."""
+def _run_step(course: Course[F], planned: PlannedStep, context: StepContext[F]) -> Figures:
+    """Run a step, record it with its settings, its source files and a hash of the file it wrote, and return its figures."""
     stale = course.steps[course.steps.index(planned.step) :]  # its table may mix old and new settings meanwhile
     for step in reversed(stale):  # last first: a kill must not leave a later record without an earlier one
         context.files.step(step).unlink(missing_ok=True)
@@ -78,6 +90,7 @@ def _run_step(course: Course[F], planned: PlannedStep, context: StepContext[F]) 
     if (made := course.output(context.files, planned.step)).is_file():
         about["output"] = mark_of(made)
     write_json(context.files.step(planned.step), {**about, "figures": figures})
+    return figures
 
 
 def figures_of(course: Course[F], context: StepContext[F]) -> dict[str, Figures]:

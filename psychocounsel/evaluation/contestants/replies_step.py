@@ -182,7 +182,6 @@ def _write(context: StepContext[EvaluationDir], answers: Answers) -> dict[str, A
         "replies": sum(count.total() for count in outcomes.values()),
         "outcomes": {name: dict(counts) for name, counts in outcomes.items()},
         "cut": dict(cut),
-        "failed": sum(counts[FAILED] for counts in outcomes.values()),
     }
 
 
@@ -243,9 +242,4 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
         yield (
             "withheld: these speeches may be about a crisis, and a third party runs the contestant; "
             "crisis_to_third_parties=true sends them to it"
-        )
-    if figures["failed"]:
-        yield (
-            f"{figures['failed']:,} replies failed; repeat the command with steps=[replies] to ask for them again (in vain for "
-            "a speech that is too long for the model)"
         )

@@ -301,8 +301,6 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
                     for rating in rate_set(item_set, contestants, judges, rules, answers, budget):
                         add_rating({"set": item_set.name, **_row(rating)})
                         failed += FAILED in (rating.reply_outcome, rating.outcome)
-    if failed:
-        context.say(f"{failed:,} answers or ratings failed; repeat the command with steps=[sets] to ask for them again")
     names = [item_set.name for item_set in sets]
     return {"sets": names, "failed": failed, "spent": budget.spent, "bought": budget.made}
 

@@ -262,11 +262,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
             context.say(
                 f"judge {name}: answers about sessions are missing: {odd}; the rubric's figures skip these sessions"
             )
-    failed = sum(counts[FAILED] for counts in outcomes.values())
-    if failed:
-        context.say(f"{failed:,} answers failed; repeat the command with steps=[flows,figures] to ask for them again")
     counted = {name: dict(counts) for name, counts in outcomes.items()}
-    return {"outcomes": counted, "failed": failed, "spent": budget.spent, "bought": budget.made}
+    return {"outcomes": counted, "spent": budget.spent, "bought": budget.made}
 
 
 def flow_prompt(config: DictConfig) -> FlowPrompt | None:

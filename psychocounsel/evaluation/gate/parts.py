@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -26,7 +25,7 @@ from psychocounsel.rundir.run_config import has_config, read_config, read_sectio
 from psychocounsel.settings.own_code import require_agreement
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
-from psychocounsel.steps.plan import has_failed
+from psychocounsel.steps.plan import failed_calls
 from psychocounsel.steps.running import edited_files, run_steps
 from psychocounsel.steps.tables import rows_of
 from psychocounsel.storage.files import read_mapping
@@ -231,9 +230,6 @@ def _left_out(config: DictConfig, files: EvaluationDir) -> Iterator[str]:
 # Run of a part of the gate: an evaluation with its own steps in `RUN/parts/NAME`, which uses the gate's journal.
 
 
-_ADVICE = re.compile(r" with steps=\[\S*\]")  # a gate has no such key: its next run asks again for what failed
-
-
 def run_part(name: str, context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """Run the due steps of a part and return its metrics.
 
@@ -252,9 +248,9 @@ def run_part(name: str, context: StepContext[EvaluationDir]) -> dict[str, Any]:
 
     def say(line: str) -> None:
         if config.verbose or running[-1] != course.steps[-1]:
-            context.say(f"  {_ADVICE.sub('', line)}")
+            context.say(f"  {line}")
 
-    records = run_steps(course, replace(context, config=config, files=files, say=say), running.append)
+    records = run_steps(course, replace(context, config=config, files=files, say=say), running.append, by_name=False)
     metrics = records[course.steps[-1]]["metrics"]
     write_summary(files.path, FINISHED, metrics=metrics)
     return {"metrics": metrics}
@@ -291,7 +287,7 @@ def forget_failures(files: EvaluationDir, names: list[str]) -> None:
     for name in names:
         part, steps = files.part(name), ALL[name].evaluation.course.steps
         figures = [read_mapping(part.step(step)).get("figures") for step in steps]
-        first = next((number for number, of_step in enumerate(figures) if has_failed(of_step)), None)
+        first = next((number for number, of_step in enumerate(figures) if failed_calls(of_step)), None)
         if first is not None:
             for record in (files.step(name), *(part.step(step) for step in reversed(steps[first:]))):
                 record.unlink(missing_ok=True)

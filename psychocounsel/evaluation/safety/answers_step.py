@@ -17,13 +17,12 @@ import pyarrow as pa
 
 from psychocounsel.asking.answers import Answers, Outcome, answer_key
 from psychocounsel.asking.budget import Estimate
-from psychocounsel.asking.language_model import FAILED, OTHER_LANGUAGE, TEXT, Ask, LanguageModel
+from psychocounsel.asking.language_model import OTHER_LANGUAGE, TEXT, Ask, LanguageModel
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.evaluation.contestants.replies_step import imagined_replies
 from psychocounsel.evaluation.safety.cases import SCHEMA, SEEDED, answer_row
 from psychocounsel.evaluation.safety.questions import ReplyPrompt, SafetyAsk, read_reply_answers
 from psychocounsel.evaluation.safety.seeded import seeded_id, seeded_replies
-from psychocounsel.evaluation.stepped import steps_from
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
@@ -87,12 +86,8 @@ def judge_replies(
         odd = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts.items()) if outcome != TEXT)
         if odd:
             context.say(f"judge {name}: replies without answers: {odd}; no figure includes them")
-    failed = sum(counts[FAILED] for counts in outcomes.values())
-    if failed:
-        again = steps_from("answers", config)
-        context.say(f"{failed:,} answers failed; repeat the command with {again} to ask for them again")
     counted = {name: dict(counts) for name, counts in outcomes.items()}
-    return {"outcomes": counted, "failed": failed, "spent": budget.spent, "bought": budget.made}
+    return {"outcomes": counted, "spent": budget.spent, "bought": budget.made}
 
 
 def prompt_of(context: StepContext[EvaluationDir]) -> ReplyPrompt:

@@ -150,5 +150,3 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
             yield f"{name}: " + ", ".join(f"{count:,} {outcome}" for outcome, count in odd.items())
     for name, count in figures["incomplete"].items():
         yield f"{name}: {count:,} sessions broke off; no figure includes them"
-    if figures["failed"]:
-        yield f"{figures['failed']:,} calls failed; repeat the command with steps=[conversations] to ask for them again"

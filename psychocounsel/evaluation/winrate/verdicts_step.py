@@ -8,11 +8,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
-from omegaconf import DictConfig
-
 from psychocounsel.asking.answers import Answers, answer_key
 from psychocounsel.asking.budget import Estimate
-from psychocounsel.asking.language_model import EMPTY, FAILED, TEXT, TOO_LONG, WITHHELD, Ask, LanguageModel
+from psychocounsel.asking.language_model import EMPTY, TEXT, TOO_LONG, WITHHELD, Ask, LanguageModel
 from psychocounsel.evaluation.contestants import replies_step
 from psychocounsel.evaluation.judging.bias import judge_warnings
 from psychocounsel.evaluation.judging.pairs import (
@@ -27,7 +25,6 @@ from psychocounsel.evaluation.judging.pairs import (
     read_verdict,
     without_verdict,
 )
-from psychocounsel.evaluation.stepped import steps_from
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
@@ -70,7 +67,7 @@ def run(context: StepContext[EvaluationDir], pairs: Pairs | None = None) -> dict
             what="verdicts",
         )
         figures = _write(context, judging, answers, calls)
-    for line in _said(figures, config):
+    for line in _said(figures):
         context.say(line)
     return {**figures, "spent": budget.spent, "bought": budget.made}
 
@@ -147,7 +144,6 @@ def _write(context: StepContext[EvaluationDir], judging: Judging, answers: Answe
         "verdicts": sum(counts.total() for counts in outcomes.values()),
         "outcomes": {name: dict(counts) for name, counts in outcomes.items()},
         "models": {name: dict(counts) for name, counts in models.items()},
-        "failed": sum(counts[FAILED] for counts in outcomes.values()),
     }
 
 
@@ -160,7 +156,7 @@ def _rows(context: StepContext[EvaluationDir], judging: Judging, answers: Answer
         yield row
 
 
-def _said(figures: dict[str, Any], config: DictConfig) -> Iterator[str]:
+def _said(figures: dict[str, Any]) -> Iterator[str]:
     yield f"{figures['verdicts']:,} verdicts"
     for name, counts in figures["outcomes"].items():
         odd = {outcome: count for outcome, count in counts.items() if outcome not in (TEXT, EQUAL, EMPTY)}
@@ -180,6 +176,3 @@ def _said(figures: dict[str, Any], config: DictConfig) -> Iterator[str]:
                 f"warning: the server of judge {name} answered as several models ({', '.join(sorted(models))}); only verdicts "
                 "of the most frequent model are scored"
             )
-    if figures["failed"]:
-        again = steps_from("verdicts", config)
-        yield f"{figures['failed']:,} verdicts failed; repeat the command with {again} to ask for them again"

@@ -72,7 +72,7 @@ def test_a_filled_file_keeps_its_rows_and_gets_the_new_ones(tmp_path: Path) -> N
     said = gate(tmp_path, *options, "gate.passes=5", code=GATE_UNDECIDED)
     assert "safety: 1 reply or answer of a judge is missing" in said and "part session is missing" in said
     assert "limit=30 leaves out a part of the set" in said
-    assert "1 replies failed; repeat the command to ask for them again" in said, "a gate has no steps"
+    assert "replies: 1 call failed; repeat the command to make them again" in said, "a gate has no steps"
     said = gate(tmp_path, *options, "gate.passes=5", code=GATE_UNDECIDED)
     assert "replies: made again" not in said and said.count("  mine: 1 failed") == 1  # asked again
     file = tmp_path / "gate" / "adjudicate.csv"

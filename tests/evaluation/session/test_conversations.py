@@ -115,13 +115,14 @@ def test_a_failed_call_ends_a_session_and_is_asked_again_and_silence_does_not(tm
         assert found["judges"]["checks"]["settings"]["good"]["sessions"] == 2
         assert found["sessions"]["good"] == {"sessions": 3, "incomplete": 1}
         assert "good: 1 of 3 sessions broke off; no figure includes them" in first
-        assert "repeat the command with steps=[conversations] to ask for them again" in first
+        again = "steps=[conversations]"
+        assert f"conversations: 1 call failed; repeat the command with {again} to make them again" in first
         sent = [each for _, each in server.asked if each["messages"][-1]["content"] == "Turn 4 of garden."]
         silent = [each["content"] for each in sent[0]["messages"] if each["role"] == "assistant"]
         assert silent[1:] == ["", "", ""], "the client speaks again after silence"
         down[0] = False
         before = calls(server)
-        evaluate(tmp_path, *member, "+model.retries=0", "steps=[conversations]")
+        evaluate(tmp_path, *member, "+model.retries=0", again)
         assert calls(server) - before == 6, "house from turn 2 on"
     assert [row["ends"] for row in rows(tmp_path / "out")] == ([False] * 7 + [True]) * 3
 
