@@ -49,6 +49,12 @@ class VLLMServer(VLLMEngine):
     max_staleness: int = option(0, at_least=0)
 
     def check(self, config: DictConfig, processes: int) -> None:
+        limit = config.engine.watchdog_minutes
+        if not self.addresses and not config.cluster.get("server_nodes") and self.start_minutes >= limit:
+            raise UserError(
+                f"rollout.start_minutes={self.start_minutes:g}: a run that waits for engine.watchdog_minutes={limit:g} is ended; "
+                f"add engine.watchdog_minutes={self.start_minutes + 10:g}"
+            )
         if not self.addresses:
             self._check_gpus(config, processes)
             super().check(config, processes)

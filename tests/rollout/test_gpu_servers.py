@@ -22,6 +22,13 @@ raise ImportError("no vLLM here")
 """
 
 
+def test_servers_that_may_start_longer_than_the_watchdog_waits_are_refused() -> None:
+    typed = ["algo=online_dpo", "rollout=vllm_server", "rollout.start_minutes=45"]
+    told = "rollout.start_minutes=45: a run that waits for engine.watchdog_minutes=30 is ended; add engine.watchdog_minutes=55"
+    with pytest.raises(UserError, match=told):
+        check(compose(typed))
+
+
 @pytest.mark.parametrize(
     ("visible", "training", "count", "each", "expected"),
     [
