@@ -90,7 +90,10 @@ _WRITTEN = [
     (r"\$\{if_tiny:([^,]+),([^}]+)\}", r"\1 (shipped models), \2 (others)"),
     (r"\$\{if_sample:([^,]+),([^}]+)\}", r"\1 (shipped sample), \2 (other data)"),
     (r"\$\{if_rules:([^,]+),([^}]+)\}", r"\1 (annotator=rules), \2 (others)"),
-    (r"\$\{if_rollouts:([^,]+),([^,]+),([^}]+)\}", r"\1 (with replies to held-out prompts; \2 if no reward scores them), \3 (without)"),
+    (
+        r"\$\{if_rollouts:([^,]+),([^,]+),([^}]+)\}",
+        r"\1 (with replies to held-out prompts; \2 if no reward scores them), \3 (without)",
+    ),
     (r"\$\{if_given:\$\{(\w+)\},([^,]+),([^}]+)\}", r"\3; \2 once \1 is given"),
     (r"\$\{oc\.env:(\w+),([^}]+)\}", r"$\1, or \2"),
     (r"\$\{\.(\w+)\}", r"as \1"),

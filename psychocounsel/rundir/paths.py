@@ -233,6 +233,10 @@ class RunDir:
     def round(self, number: int) -> RoundDir:
         return RoundDir(self.rounds / f"{number:04d}")
 
+    def sample_pages(self) -> list[Path]:
+        """Return the pages of replies of all rounds, the newest last."""
+        return sorted(self.rounds.glob("*/samples.md"))
+
     def failed_rows(self, step: int, rank: int) -> Path:
         return self.failure / f"step-{step:06d}-rank-{rank}.jsonl"
 

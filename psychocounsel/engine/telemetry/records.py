@@ -219,7 +219,7 @@ def _lines(run: Run, status: str, state: LoopState, total: int, seconds: float) 
         lines += [f"{heading} with its 95 % interval by prompts)", *_rows(before, best, last)]
         lines += _unimproved(before, best, config.checkpoint)
     shown, model = _shorten(run.dir), _shorten(run.files.model)
-    if pages := sorted(run.files.rounds.glob("*/samples.md")):
+    if pages := run.files.sample_pages():
         lines.append(f"replies to read     {_shorten(pages[-1])}")
     lines += [f"run directory       {shown}", f"report              psychocounsel report {shlex.quote(shown)}"]
     if status == FINISHED:

@@ -12,6 +12,7 @@ from psychocounsel.api import compose
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.judges import RewardJudge
 from psychocounsel.reward.local_model import LocalScorer
+from psychocounsel.steps.plan import failed_calls
 from psychocounsel.storage.files import PACKAGE
 from tests.support.in_process import run_here
 from tests.support.judged import evaluation_dir, judge_pairs, reply, speech
@@ -57,7 +58,7 @@ def test_scores_and_verdicts_are_those_of_the_scorer(tmp_path: Path) -> None:
             assert row["empathy"] is None and row["prompt_version"] is None
         assert (mine[2]["overall"], mine[2]["empathy"]) == (0, None), "a scorer says nothing of principles"
     assert figures["outcomes"] == {name: {"text": 2, "equal": 1, "too_long": 1} for name in ("rm", "rm-2")}
-    assert figures["failed"] == 0, "nothing that another attempt would change"
+    assert failed_calls(figures) == 0, "nothing that another attempt would change"
     assert "judge rm: 1 pairs have a reply that is too long for the reward model" in said
     again, _ = judge_pairs(files, judges)
     assert again["bought"] == figures["bought"] == 6, "which is not asked for again"
