@@ -20,8 +20,8 @@ PACKAGE = ROOT / "psychocounsel"
 # room imports them.
 ORDER = ["errors", "storage", "rundir", "counsel", "settings", "remote", "data", "model", "distributed", "reward"]
 ORDER += [
-    "metrics",
     "blocks",
+    "metrics",
     "algo",
     "rollout",
     "asking",

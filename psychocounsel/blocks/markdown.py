@@ -7,14 +7,18 @@ from typing import Any
 
 _LONGEST = 300  # characters of an escaped text
 _MARKUP = re.compile(r"([\\`*_\[\]<>|~#&$@:])")
+_LOADING = re.compile(r"([\\\[<])")
 _BAR = 30  # characters of the longest bar
 
 
 def plain(value: Any) -> str:
     """Return a text as one line of at most 300 characters, without control, format and other invisible characters."""
-    visible = "".join(" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in str(value))
-    text = " ".join(visible.split())
+    text = " ".join(_visible(str(value)).split())
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 1]}…"
+
+
+def _visible(text: str) -> str:
+    return "".join(" " if unicodedata.category(letter)[0] in "CZ" else letter for letter in text)
 
 
 def escaped(value: Any) -> str:
@@ -48,6 +52,12 @@ def histogram(what: str, counts: Mapping[Any, int]) -> list[str]:
         (value, count, _percent(count / total), "█" * round(_BAR * count / largest)) for value, count in counts.items()
     ]
     return table((what, "count", "share", ""), rows)
+
+
+def quotation(text: str, head: str = "") -> str:
+    """Return a text as a quotation that loads no image and has no link or tag. `head`: our own Markdown at its beginning."""
+    lines = [_LOADING.sub(r"\\\1", _visible(line)) for line in text.splitlines()] or [""]
+    return "\n".join(f"> {line}" for line in [head + lines[0], *lines[1:]])
 
 
 def fenced(lines: Iterable[str], language: str = "text") -> list[str]:

@@ -1,16 +1,23 @@
-"""The end of an evaluation's output: its conclusions, and the files that have all tables and some replies."""
+"""The end of an evaluation's output: its conclusions, `tables.txt` with all tables, and `samples.md` with replies to read."""
 
-from collections.abc import Callable, Sequence
+import json
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from omegaconf import DictConfig
 
+from psychocounsel.asking.language_model import TEXT
 from psychocounsel.blocks.conclusions import Conclusion, recorded, verdict_lines
 from psychocounsel.blocks.kinds import Block
+from psychocounsel.blocks.markdown import plain, quotation
 from psychocounsel.blocks.terminal import encodable, terminal_lines
-from psychocounsel.evaluation.samples import write_samples
-from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.paths import EvaluationDir, RunDir
+from psychocounsel.steps.tables import Row, by_speech, joined
 from psychocounsel.storage.files import write_atomically
+
+# The last lines, and the tables
 
 
 def show_result(
@@ -22,7 +29,7 @@ def show_result(
 ) -> None:
     """Write the tables of `blocks` to `tables.txt` in `folder`, and print the conclusions, or the tables as well.
 
-    Without conclusions, the tables are printed. Replies of contestants are in `samples.md`.
+    Without conclusions, the tables are printed. If models replied, the page of replies is written, and a line names it.
     """
     tables = write_tables(folder, blocks)
     if config.verbose or not conclusions:
@@ -50,3 +57,47 @@ def write_tables(folder: Path, blocks: Sequence[Block]) -> list[str]:
 def tables_line(config: DictConfig, folder: Path) -> list[str]:
     """Return the line that names the file of all tables; [] if they are printed."""
     return [] if config.verbose else [f"all tables: {RunDir(folder).tables} (verbose=true prints them here)"]
+
+
+# `RUN/samples.md`: replies that people should read before they believe a figure
+
+_MOST = 20  # speeches or sessions on the page, spread over all of them
+_REPLY = ("contestant", "sample", "outcome", "text")
+
+
+def write_samples(folder: Path) -> list[str]:
+    """Write the page of the evaluation in `folder`, and return the line that names it; [] if no model replied in it."""
+    files = EvaluationDir(folder)
+    groups: list[tuple[Row | None, list[Row]]]
+    if files.replies.exists():
+        what, unit, replies = "speeches", "reply", by_speech(files.replies, _REPLY)
+        groups = [(speech, rows) for (speech,), rows in joined(by_speech(files.speeches, ["messages"]), replies)]
+    elif files.session_turns.exists():
+        what, unit = "sessions", "session"
+        groups = [(None, rows) for _, rows in by_speech(files.session_turns, (*_REPLY, "client"))]
+    else:
+        return []
+    shown = [groups[place * len(groups) // _MOST] for place in range(_MOST)] if len(groups) > _MOST else groups
+    heading = f"# {len(shown)} of {len(groups):,} {what}, with the first {unit} of each contestant"
+    pages = ["\n\n".join(_page(speech, rows)) for speech, rows in shown]
+    write_atomically(files.samples, "\n\n---\n\n".join([heading, *pages]) + "\n")
+    return [f"read before you believe a figure: {files.samples} ({len(shown)} {what} with their replies)"]
+
+
+def _page(speech: Row | None, rows: list[Row]) -> Iterator[str]:
+    """Yield as Markdown a client's speech with the first reply of each contestant, or without `speech` their first sessions."""
+    for message in json.loads(speech["messages"]) if speech else ():
+        yield quotation(message["content"], f"**{message['role']}**: ")
+    for name, grouped in groupby(rows, itemgetter("contestant")):
+        yield f"## {plain(name)}"
+        theirs = list(grouped)
+        for row in theirs[:1] if speech else theirs:
+            if row["sample"] == theirs[0]["sample"]:
+                yield from _turn(row)
+
+
+def _turn(row: Row) -> Iterator[str]:
+    if row.get("client"):
+        yield quotation(row["client"], "**user**: ")
+    outcome = "" if row["outcome"] == TEXT else f" ({row['outcome']})"
+    yield quotation(row["text"] or "", f"**assistant{outcome}**: ")

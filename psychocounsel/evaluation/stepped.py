@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 REPLIES = "psychocounsel.evaluation.contestants.replies_step"
 # Code that computes figures, verdicts and tables, in addition to an evaluation's own folder (Course.code).
 COMPUTED_BY = (
-    *("blocks/conclusions.py", "evaluation/showing.py", "evaluation/samples.py"),
+    *("blocks/conclusions.py", "evaluation/showing.py"),
     *("metrics/*.py", "evaluation/judging/bias.py", "counsel/*.py"),
     *("asking/answer_text.py", "data/shared_text.py", "evaluation/contestants/speeches.py"),
 )

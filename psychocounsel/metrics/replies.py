@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from psychocounsel.blocks.markdown import quotation
 from psychocounsel.data.group import Array, Completion, Group
 from psychocounsel.data.messages import Message
 from psychocounsel.data.near_duplicates import CJK
@@ -156,7 +157,7 @@ def sample_page(groups: Sequence[Group], count: int, title: str) -> str:
     parts = [f"# {title}"]
     for group in groups[:count]:
         ranked = sorted(group.completions, key=lambda reply: -(reply.reward or 0.0))
-        parts += [quoted(f"**{message['role']}**: {message['content']}") for message in group.messages or []]
+        parts += [quotation(message["content"], f"**{message['role']}**: ") for message in group.messages or []]
         parts += [_shown(reply, group) for reply in (ranked[:1] if len(ranked) < 2 else [ranked[0], ranked[-1]])]
         parts.append("---")
     return "\n\n".join(parts) + "\n"
@@ -170,7 +171,7 @@ def _shown(reply: Completion, group: Group) -> str:
             marks.append(f", {name} {100 * share:.0f} %")
     reward = "" if reply.reward is None else f"reward {reply.reward:.3f}, "
     head = f"{reward}{reply.trained_tokens} tokens{''.join(marks)}\n\n"
-    return head + (quoted(reply.text) if reply.session is None else _turns(reply))
+    return head + (quotation(reply.text) if reply.session is None else _turns(reply))
 
 
 def _turns(reply: Completion) -> str:
@@ -179,11 +180,6 @@ def _turns(reply: Completion) -> str:
     if reply.turn_rewards is not None:
         earned = [f" ({reward:+.3f})" for reward in reply.turn_rewards]
     return "\n\n".join(
-        quoted(f"**{message['role']}**{'' if place % 2 else earned[place // 2]}: {message['content']}")
+        quotation(message["content"], f"**{message['role']}**{'' if place % 2 else earned[place // 2]}: ")
         for place, message in enumerate(reply.session or [])
     )
-
-
-def quoted(text: str) -> str:
-    """Return `text` as a quotation of Markdown."""
-    return "\n".join(f"> {line}" for line in text.splitlines() or [""])

@@ -55,7 +55,7 @@ def run_steps(
         _report_changes(planned, context)
         begin(planned.step)
         if failed := failed_calls(_run_step(course, planned, context)):
-            # All steps are no names. Later steps are named as well, because otherwise a named one among them would be refused.
+            # `steps` with every step asks for nothing again. After another step, all later ones use its new answers.
             first = course.steps.index(planned.step)
             named = ",".join(course.steps[first:] if first else course.steps[:1])
             steps = f" with steps=[{named}]" if by_name else ""

@@ -286,7 +286,7 @@ def _next_idea(algorithm: str, run: Run, shown: str, model: str, measured: bool)
 
 
 def _data_typed(run: Run) -> str:
-    """Return the options and overrides of the run's command that say which rows are read, quoted for a shell."""
+    """Return the typed overrides that choose the rows of the run, quoted for a shell, with `--config-dir`."""
     keys = {"data", *(f"data.{name}" for name in _OF_DATA)}
     file = run.files.overrides
     typed = file.read_text(encoding="utf-8").splitlines() if file.exists() else []

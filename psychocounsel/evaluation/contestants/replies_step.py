@@ -172,8 +172,8 @@ def _write(context: StepContext[EvaluationDir], answers: Answers) -> dict[str, A
             model = reply.contestant.model
             outcomes.setdefault(model.name, Counter())[row["outcome"]] += 1
             # A reply whose thoughts alone reach the limit is empty.
-            thought = row["outcome"] == EMPTY and (row["completion_tokens"] or 0) >= model.max_tokens
-            cut[model.name] += thought or row["outcome"] == CUT
+            only_thoughts = row["outcome"] == EMPTY and (row["completion_tokens"] or 0) >= model.max_tokens
+            cut[model.name] += only_thoughts or row["outcome"] == CUT
     speeches = list(rows_of(context.files.speeches, ["crisis", "near_training"]))
     return {
         "speeches": len(speeches),

@@ -164,7 +164,9 @@ def test_the_step_prints_these_blocks(tmp_path: Path) -> None:
 
 def test_the_page_to_read_has_replies_to_twenty_speeches_spread_over_all(tmp_path: Path) -> None:
     prompts = [f"Since week {number} I cannot sleep." for number in range(50)]
-    good = replies(tmp_path / "good.jsonl", lambda prompt: f"You said:\n{prompt}", prompts)
+    good = replies(
+        tmp_path / "good.jsonl", lambda prompt: f"You said:\n{prompt}\n![x](https://e.org/y) \x1b[2J<img>", prompts
+    )
     empty = replies(tmp_path / "empty.jsonl", lambda prompt: "", prompts)
     options = [*data(tmp_path, prompts), f"model.path={good}", f"against={empty}", "replies.samples=2"]
     files = context(contest("evaluation=health", *options), tmp_path / "out", printed := [])
@@ -177,5 +179,6 @@ def test_the_page_to_read_has_replies_to_twenty_speeches_spread_over_all(tmp_pat
     assert len({*parts}) == 20
     prompt = next(prompt for prompt in prompts if f": {prompt}\n" in parts[0])
     assert parts[0] == (
-        f"> **user**: {prompt}\n\n## good\n\n> **assistant**: You said:\n> {prompt}\n\n## empty\n\n> **assistant (empty)**: "
+        f"> **user**: {prompt}\n\n## good\n\n> **assistant**: You said:\n> {prompt}\n"
+        "> !\\[x](https://e.org/y)  \\[2J\\<img>\n\n## empty\n\n> **assistant (empty)**: "
     )
