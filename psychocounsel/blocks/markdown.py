@@ -55,7 +55,7 @@ def histogram(what: str, counts: Mapping[Any, int]) -> list[str]:
 
 
 def quotation(text: str, head: str = "") -> str:
-    """Return a text as a quotation that loads no image and has no tag or hidden link. `head`: our own Markdown at its beginning."""
+    """Return a text as a quotation without images, tags and hidden links. `head`: our own Markdown at its beginning."""
     lines = [_LOADING.sub(r"\\\1", _visible(line)) for line in text.splitlines()] or [""]
     return "\n".join(f"> {line}" for line in [head + lines[0], *lines[1:]])
 
