@@ -129,7 +129,8 @@ def owned_elsewhere(run_dir: Path) -> Path:
 def test_a_job_takes_over_when_the_heart_of_the_owner_stops(
     tmp_path: Path, in_a_job: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(locks, "STALE_SECONDS", 1.0)  # the first look must come earlier, on a busy machine too
+    monkeypatch.setattr(locks, "STALE_SECONDS", 2.0)  # the first look must come earlier, on a busy machine too
+    monkeypatch.setattr(owner, "PATIENCE_SECONDS", 30.0)
     lock = owned_elsewhere(tmp_path)
     with ownership(tmp_path):
         assert json.loads(lock.read_text())["pid"] == os.getpid()
