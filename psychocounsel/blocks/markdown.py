@@ -7,7 +7,7 @@ from typing import Any
 
 _LONGEST = 300  # characters of an escaped text
 _MARKUP = re.compile(r"([\\`*_\[\]<>|~#&$@:])")
-_LOADING = re.compile(r"([\\\[<])")
+_LOADING = re.compile(r"([\\\[<`~$])")  # the last three begin code and formulas, which viewers may draw
 _BAR = 30  # characters of the longest bar
 
 
@@ -55,7 +55,10 @@ def histogram(what: str, counts: Mapping[Any, int]) -> list[str]:
 
 
 def quotation(text: str, head: str = "") -> str:
-    """Return a text as a quotation without images, tags and hidden links. `head`: our own Markdown at its beginning."""
+    """Return a text as a quotation in which nothing is drawn or hidden: no image, diagram, formula, tag or link.
+
+    `head`: our own Markdown at its beginning.
+    """
     lines = [_LOADING.sub(r"\\\1", _visible(line)) for line in text.splitlines()] or [""]
     return "\n".join(f"> {line}" for line in [head + lines[0], *lines[1:]])
 

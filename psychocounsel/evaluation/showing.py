@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from psychocounsel.asking.language_model import TEXT
 from psychocounsel.blocks.conclusions import Conclusion, recorded, verdict_lines
 from psychocounsel.blocks.kinds import Block
-from psychocounsel.blocks.markdown import plain, quotation
+from psychocounsel.blocks.markdown import escaped, quotation
 from psychocounsel.blocks.terminal import encodable, terminal_lines
 from psychocounsel.rundir.paths import EvaluationDir, RunDir
 from psychocounsel.steps.tables import Row, by_speech, joined
@@ -61,7 +61,7 @@ def tables_line(config: DictConfig, folder: Path) -> list[str]:
 
 # `RUN/samples.md`: replies that people should read before they believe a figure
 
-_MOST = 20  # speeches or sessions on the page, spread over all of them
+_MOST = 20  # speeches or clients on the page, spread over all of them
 _REPLY = ("contestant", "sample", "outcome", "text")
 
 
@@ -73,7 +73,7 @@ def write_samples(folder: Path) -> list[str]:
         what, unit, replies = "speeches", "reply", by_speech(files.replies, _REPLY)
         groups = [(speech, rows) for (speech,), rows in joined(by_speech(files.speeches, ["messages"]), replies)]
     elif files.session_turns.exists():
-        what, unit = "sessions", "session"
+        what, unit = "clients", "session"
         groups = [(None, rows) for _, rows in by_speech(files.session_turns, (*_REPLY, "client"))]
     else:
         return []
@@ -81,7 +81,7 @@ def write_samples(folder: Path) -> list[str]:
     heading = f"# {len(shown)} of {len(groups):,} {what}, with the first {unit} of each contestant"
     pages = ["\n\n".join(_page(speech, rows)) for speech, rows in shown]
     write_atomically(files.samples, "\n\n---\n\n".join([heading, *pages]) + "\n")
-    return [f"read before you believe a figure: {files.samples} ({len(shown)} {what} with their replies)"]
+    return [f"read before you believe a figure: {files.samples} ({len(shown)} of {len(groups):,} {what})"]
 
 
 def _page(speech: Row | None, rows: list[Row]) -> Iterator[str]:
@@ -89,7 +89,7 @@ def _page(speech: Row | None, rows: list[Row]) -> Iterator[str]:
     for message in json.loads(speech["messages"]) if speech else ():
         yield quotation(message["content"], f"**{message['role']}**: ")
     for name, grouped in groupby(rows, itemgetter("contestant")):
-        yield f"## {plain(name)}"
+        yield f"## {escaped(name)}"
         theirs = list(grouped)
         for row in theirs[:1] if speech else theirs:
             if row["sample"] == theirs[0]["sample"]:
@@ -97,7 +97,10 @@ def _page(speech: Row | None, rows: list[Row]) -> Iterator[str]:
 
 
 def _turn(row: Row) -> Iterator[str]:
-    if row.get("client"):
-        yield quotation(row["client"], "**user**: ")
     outcome = "" if row["outcome"] == TEXT else f" ({row['outcome']})"
+    if "client" in row:
+        failed = row["client"] is None  # then the contestant was not asked
+        yield quotation(row["client"] or "", f"**user{outcome if failed else ''}**: ")
+        if failed:
+            return
     yield quotation(row["text"] or "", f"**assistant{outcome}**: ")

@@ -345,6 +345,10 @@ class EvaluationDir(StepsDir):
         part.answers = self.answers
         return part
 
+    def sample_pages_of_parts(self) -> list[Path]:
+        """Return the pages of replies that the gate's own parts wrote."""
+        return sorted(self.path.glob("parts/*/samples.md"))
+
 
 class ModelDir:
     """A trained model: `RUN/model` or an export. Its other files have Hugging Face's names."""

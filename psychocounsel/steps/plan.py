@@ -101,8 +101,10 @@ def failed_calls(figures: Any) -> int:
     """Return how many calls of the step failed. They are repeated when the user names the step in `steps`."""
     if not isinstance(figures, dict):
         return 0
-    own = figures.get("failed")
-    return own if isinstance(own, int) else sum(failed_calls(inner) for inner in figures.values())
+    own = figures.get("failed", figures.get("outcomes"))  # what stands beside them may count the same calls again
+    if isinstance(own, int):
+        return own
+    return sum(failed_calls(inner) for inner in ([own] if own is not None else figures.values()))
 
 
 def _refuse(

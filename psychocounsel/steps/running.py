@@ -26,7 +26,7 @@ from psychocounsel.rundir.paths import RunDir, StepsDir
 from psychocounsel.rundir.results import BUDGET_SPENT, FINISHED, write_summary
 from psychocounsel.rundir.run import Run
 from psychocounsel.steps.course import Course, F, StepContext
-from psychocounsel.steps.plan import PlannedStep, failed_calls, planned_steps
+from psychocounsel.steps.plan import PlannedStep, failed_calls, planned_steps, requested_steps
 from psychocounsel.storage.files import read_mapping, readable_time, write_json
 from psychocounsel.storage.hashes import mark_of
 
@@ -55,13 +55,20 @@ def run_steps(
         _report_changes(planned, context)
         begin(planned.step)
         if failed := failed_calls(_run_step(course, planned, context)):
-            # `steps` with every step asks for nothing again. After another step, all later ones use its new answers.
-            first = course.steps.index(planned.step)
-            named = ",".join(course.steps[first:] if first else course.steps[:1])
-            steps = f" with steps=[{named}]" if by_name else ""
+            steps = f" with steps=[{','.join(_to_repeat(course, context.config, planned.step))}]" if by_name else ""
             calls = "1 call" if failed == 1 else f"{failed:,} calls"
-            context.say(f"{planned.step}: {calls} failed; repeat the command{steps} to make them again")
+            context.say(
+                f"{planned.step}: {calls} failed; repeat the command{steps} to make them again "
+                "(in vain where a text is too long for the model)"
+            )
     return figures_of(course, context)
+
+
+def _to_repeat(course: Course[F], config: DictConfig, step: str) -> list[str]:
+    """Return the value of `steps` that makes failed calls of `step` again: it, and the later ones that were asked for."""
+    requested = requested_steps(course, config)
+    later = requested[requested.index(step) :]
+    return later if len(later) < len(course.steps) else [step]  # `steps` with every step makes no call again
 
 
 def _report_changes(planned: PlannedStep, context: StepContext[F]) -> None:

@@ -1,4 +1,4 @@
-"""A stop request waits for answers under way, but not longer than the grace period."""
+"""A stop request waits for answers under way, but not longer than the grace period. Failed calls are counted once."""
 
 import io
 import os
@@ -11,7 +11,11 @@ import pytest
 from omegaconf import OmegaConf
 
 from psychocounsel.errors import CONTINUE_LATER, DONE
-from psychocounsel.steps.running import TimedBar, grace_of, progress_line
+from psychocounsel.settings.targets import build
+from psychocounsel.steps.course import check_steps
+from psychocounsel.steps.plan import failed_calls
+from psychocounsel.steps.running import TimedBar, _to_repeat, grace_of, progress_line
+from tests.support.contests import contest
 from tests.support.harness import ROOT
 
 _SCRIPT = """
@@ -64,3 +68,34 @@ def test_the_time_left_is_estimated_from_ten_items_and_more() -> None:
     drawn = [text for text in written.getvalue().split("\r") if "/20" in text]
     assert all("<" not in text for text in drawn if int(text.split("/20")[0].rpartition(" ")[2]) < 10)
     assert "<" in drawn[-1], "a bar on a terminal likewise"
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "step", "typed", "advice"),
+    [
+        ("winrate", "replies", None, ["replies"]),  # `steps` with every step makes no call again
+        ("winrate", "verdicts", None, ["verdicts", "controls", "statistics"]),
+        ("winrate", "verdicts", ["replies", "verdicts"], ["verdicts"]),  # the judges of `controls` were not asked for
+        ("best_of", "verdicts", None, ["verdicts", "figures"]),
+        ("safety", "answers", None, ["answers", "figures"]),
+        ("session", "answers", None, ["answers", "flows", "figures"]),
+    ],
+)
+def test_the_advice_after_failed_calls_can_be_typed(
+    evaluation: str, step: str, typed: list[str] | None, advice: list[str]
+) -> None:
+    config = contest(f"evaluation={evaluation}", "model.path=builtin:tiny")
+    config.steps = typed
+    course = build(config, "evaluation").course
+    assert _to_repeat(course, config, step) == advice
+    check_steps(advice, course.steps)
+    first = course.steps.index(step)
+    assert tuple(advice) == course.steps[first : first + len(advice)]
+
+
+def test_a_failed_call_is_counted_once() -> None:
+    replies = {"outcomes": {"text": 4, "failed": 1}, "writers": {"a": {"text": 4}, "b": {"failed": 1}}}
+    votes = {"outcomes": {"rated": 2, "failed": 2}, "missing": {"risk": {"emergency": {"failed": 2}}}}
+    assert [failed_calls(figures) for figures in (replies, votes)] == [1, 2]
+    assert failed_calls({"outcomes": {"mine": {"failed": 1}, "base": {"failed": 2}}}) == 3
+    assert failed_calls({"sets": ["a"], "failed": 2}) == failed_calls({"mine": {"failed": 2}}) == 2

@@ -276,22 +276,30 @@ _OF_DATA = (
 
 
 def _next_idea(algorithm: str, run: Run, shown: str, model: str, measured: bool) -> str:
-    """Return the command that measures the model on the data of this run. `measured`: the run has held-out rows."""
+    """Return the command that measures the model: on the data of this run, or in sessions with clients.
+
+    `measured`: the run has held-out rows. Without them there is nothing to measure on, and the command exports the model.
+    """
     named = shlex.quote(model)
-    if algorithm == "Reward":
-        return f"evaluate reward.path={named}{_data_typed(run)}" if measured else f"export {shlex.quote(shown)}"
     if (run.config.get("rollout") or {}).get("clients"):
         return f"evaluate evaluation=session model.path={named}"
-    return f"evaluate evaluation=health model.path={named}{_data_typed(run)}"
+    if not measured:
+        return f"export {shlex.quote(shown)}"
+    kind = "reward.path" if algorithm == "Reward" else "evaluation=health model.path"
+    return f"evaluate {kind}={named}{_data_of(run)}"
 
 
-def _data_typed(run: Run) -> str:
-    """Return the typed overrides that choose the rows of the run, quoted for a shell, with `--config-dir`."""
+def _data_of(run: Run) -> str:
+    """Return the overrides that choose the rows of the run, quoted for a shell, with `--config-dir`."""
     keys = {"data", *(f"data.{name}" for name in _OF_DATA)}
     file = run.files.overrides
     typed = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     folders = [f"--config-dir={_shorten(Path(folder))}" for folder in config_folders(run.config.code_path)]
     ours = [text for text in typed if ".".join(text.lstrip("+").partition("=")[0].split(".")[:2]) in keys]
+    if run.config.data.name != "sample" and not any(
+        text.lstrip("+").startswith(("data=", "data.path=")) for text in ours
+    ):
+        ours.insert(0, f"data={run.config.data.name}")  # an experiment chose it
     return "".join(f" {shlex.quote(text)}" for text in (*folders, *ours))
 
 

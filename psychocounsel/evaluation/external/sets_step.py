@@ -300,7 +300,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
                 else:
                     for rating in rate_set(item_set, contestants, judges, rules, answers, budget):
                         add_rating({"set": item_set.name, **_row(rating)})
-                        failed += FAILED in (rating.reply_outcome, rating.outcome)
+                        is_first = rating.judge == judges[0].name  # each judge has a row of a reply that failed
+                        failed += rating.outcome == FAILED or (is_first and rating.reply_outcome == FAILED)
     names = [item_set.name for item_set in sets]
     return {"sets": names, "failed": failed, "spent": budget.spent, "bought": budget.made}
 

@@ -40,13 +40,14 @@ def gate_blocks(runs: _Runs) -> list[Block]:
 
 
 def gate_lines(figures: GateFigures, files: EvaluationDir) -> Iterator[str]:
-    """Yield the lines of the output: warnings, decision, the first reasons and the next step."""
+    """Yield the lines of the output: warnings, decision, the first reasons, the pages of replies and the next step."""
     yield from terminal_lines(_warnings([Titled("", figures)]))
     yield f"decision: {_decided(figures)}"
     reasons = sorted(figures["reasons"], key=lambda reason: reason[0] != GATE_NO)
     yield from (f"  {_leads_to(code)}: {line}" for code, line in reasons[:_REASONS])
     if len(reasons) > _REASONS:
         yield f"  and {len(reasons) - _REASONS} more reasons"
+    yield from (f"read before you believe a decision: {page}" for page in files.sample_pages_of_parts())
     if figures["code"] not in (DONE, GATE_NO):
         fill_in = f"fill in {files.adjudicate}, " if _waits(figures) else ""
         yield f"next: {fill_in}do what the reasons say, then run the same command again"

@@ -35,7 +35,8 @@ def test_counts_of_pairs_and_distinct_prompts() -> None:
     [
         ("Reward", None, True, "evaluate reward.path=r/model DATA"),
         ("Reward", None, False, "export r"),
-        ("DPO", None, False, "evaluate evaluation=health model.path=r/model DATA"),
+        ("DPO", None, True, "evaluate evaluation=health model.path=r/model DATA"),
+        ("DPO", None, False, "export r"),
         ("GRPO", "scripted", True, "evaluate evaluation=session model.path=r/model"),
     ],
 )
@@ -49,10 +50,18 @@ def test_the_next_command_measures_the_model_on_the_same_data(
         "\n".join(["algo=x", "+data.path=my pairs.jsonl", "data.half=first", *split, "seed=4\n"])
     )
     given = [str(tmp_path / "my conf"), str(tmp_path), str(tmp_path)]  # as `code_path` holds it
-    config = OmegaConf.create({"code_path": given, "rollout": {"clients": clients}})
+    config = OmegaConf.create({"code_path": given, "rollout": {"clients": clients}, "data": {"name": "local"}})
     data = " ".join(["'--config-dir=my conf'", "'+data.path=my pairs.jsonl'", *split])
     run = Run(tmp_path, config, 0, 1, 1, None)  # type: ignore[arg-type]
     assert _next_idea(algorithm, run, "r", "r/model", measured) == idea.replace("DATA", data)
+
+
+def test_the_next_command_names_the_data_that_an_experiment_chose(tmp_path: Path) -> None:
+    (tmp_path / "overrides.txt").write_text("experiment=grpo_8b\ndata.dev_fraction=0.2\n")
+    config = OmegaConf.create({"code_path": [str(tmp_path)], "data": {"name": "psychocounsel"}})
+    run = Run(tmp_path, config, 0, 1, 1, None)  # type: ignore[arg-type]
+    idea = _next_idea("GRPO", run, "r", "r/model", True)
+    assert idea == "evaluate evaluation=health model.path=r/model data=psychocounsel data.dev_fraction=0.2"
 
 
 @pytest.mark.parametrize(

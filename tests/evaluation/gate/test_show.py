@@ -101,7 +101,10 @@ def test_the_output_ends_with_reasons_decision_and_next_step(tmp_path: Path) -> 
     first = lines.index("Gate: strata with a ceiling, and others") + 2
     assert "emergency" in lines[first] and "shown" not in lines[first]
     assert all("shown" in line for line in lines[first + 1 : first + 6])
+    files.part("health").path.mkdir(parents=True)
+    files.part("health").samples.touch()
     undecided = [*gate_lines(decided([case(number) for number in range(301)], []), files)]
+    assert undecided[-2] == f"read before you believe a decision: {tmp_path}/parts/health/samples.md"
     assert "decision: undecided (exit code 4), model against base" in undecided
     assert (
         undecided[-1] == f"next: fill in {files.adjudicate}, do what the reasons say, then run the same command again"

@@ -1,5 +1,6 @@
 """The blocks of health show the figures of the replies: counted anew from replies.parquet, intervals from figures.json."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -173,10 +174,14 @@ def test_the_page_to_read_has_replies_to_twenty_speeches_spread_over_all(tmp_pat
     replies_step.run(files)
     figures_step.run(files)
     page = tmp_path / "out" / "samples.md"
-    assert f"read before you believe a figure: {page} (20 speeches with their replies)" in printed
+    assert f"read before you believe a figure: {page} (20 of 50 speeches)" in printed
     heading, *parts = page.read_text().split("\n\n---\n\n")
     assert heading == "# 20 of 50 speeches, with the first reply of each contestant"
-    assert len({*parts}) == 20
+    messages = pq.read_table(tmp_path / "out" / "speeches.parquet")["messages"].to_pylist()
+    texts = [json.loads(text)[-1]["content"] for text in messages]
+    for number, part in enumerate(parts):
+        assert f": {texts[number * 50 // 20]}\n" in part
+    assert len(parts) == 20
     prompt = next(prompt for prompt in prompts if f": {prompt}\n" in parts[0])
     assert parts[0] == (
         f"> **user**: {prompt}\n\n## good\n\n> **assistant**: You said:\n> {prompt}\n"
