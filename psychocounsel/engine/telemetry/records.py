@@ -267,7 +267,8 @@ def _is_adapter(config: DictConfig) -> bool:
     return bool(config.model.lora.rank) and not config.model.lora.merge
 
 
-# Overrides that say which rows are read and which of them are held out, without those of the training part.
+# Overrides that say where jobs run, which rows are read and which of them are held out, without those of the training part.
+_WHERE = ("cluster", "cluster.partition", "cluster.account", "cluster.qos")
 _OF_DATA = (
     *("path", "revision", "split", "subset", "columns", "delimiter", "group_by", "mix", "bad_rows", "rating_range"),
     *("eval_path", "eval_revision", "eval_split", "dev_fraction", "split_seed", "confidential", "allowed_hosts"),
@@ -286,12 +287,12 @@ def _next_idea(algorithm: str, run: Run, shown: str, model: str, measured: bool)
     if not measured:
         return f"export {shlex.quote(shown)}"
     kind = "reward.path" if algorithm == "Reward" else "evaluation=health model.path"
-    return f"evaluate {kind}={named}{_data_of(run)}"
+    return f"evaluate {kind}={named}{_of_run(run)}"
 
 
-def _data_of(run: Run) -> str:
-    """Return the overrides that choose the rows of the run, quoted for a shell, with `--config-dir`."""
-    keys = {"data", *(f"data.{name}" for name in _OF_DATA)}
+def _of_run(run: Run) -> str:
+    """Return the overrides that choose the rows of the run and its cluster, quoted for a shell, with `--config-dir`."""
+    keys = {*_WHERE, "data", *(f"data.{name}" for name in _OF_DATA)}
     file = run.files.overrides
     typed = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
     folders = [f"--config-dir={_shorten(Path(folder))}" for folder in config_folders(run.config.code_path)]

@@ -33,7 +33,7 @@ from psychocounsel.experts.review.progress import (
     write_table,
 )
 from psychocounsel.rundir.paths import ReviewDir
-from psychocounsel.storage.files import write_atomically
+from psychocounsel.storage.files import remove_unfinished, write_atomically
 
 # State of the review
 
@@ -91,6 +91,7 @@ class BlindReview:
                     f"{files.events}: event {number} does not belong to this review; restore the file from a copy"
                 ) from error
         self._refuse_lost_answers()
+        remove_unfinished(files.path)  # of a killed withdrawal, with answers of experts who may withdraw later
         self._export_all()
 
     def item(self, shown: Shown) -> ItemCandidate:

@@ -56,12 +56,15 @@ def test_the_next_command_measures_the_model_on_the_same_data(
     assert _next_idea(algorithm, run, "r", "r/model", measured) == idea.replace("DATA", data)
 
 
-def test_the_next_command_names_the_data_that_an_experiment_chose(tmp_path: Path) -> None:
-    (tmp_path / "overrides.txt").write_text("experiment=grpo_8b\ndata.dev_fraction=0.2\n")
+def test_the_next_command_names_the_cluster_and_the_data_that_an_experiment_chose(tmp_path: Path) -> None:
+    (tmp_path / "overrides.txt").write_text(
+        "experiment=grpo_8b\ndata.dev_fraction=0.2\ncluster=slurm\ncluster.partition=a100\ncluster.nodes=2\n"
+    )
     config = OmegaConf.create({"code_path": [str(tmp_path)], "data": {"name": "psychocounsel"}})
     run = Run(tmp_path, config, 0, 1, 1, None)  # type: ignore[arg-type]
     idea = _next_idea("GRPO", run, "r", "r/model", True)
-    assert idea == "evaluate evaluation=health model.path=r/model data=psychocounsel data.dev_fraction=0.2"
+    where = "cluster=slurm cluster.partition=a100"
+    assert idea == f"evaluate evaluation=health model.path=r/model data=psychocounsel data.dev_fraction=0.2 {where}"
 
 
 @pytest.mark.parametrize(

@@ -29,8 +29,10 @@ def interrupted_run(model: Path, *overrides: str) -> None:
         "eval.every=0",
         *overrides,
     ]
-    cli("train", *base, KILL, cwd=ROOT, check_code=137, WANDB_MODE="offline")
-    cli("train", *base, cwd=ROOT, WANDB_MODE="offline")
+    # As if the command had been typed in a notebook that uses wandb, and whose own process has ended.
+    wandb = {"WANDB_MODE": "offline", "WANDB_SERVICE": "3-1-unix-/nowhere/socket"}
+    cli("train", *base, KILL, cwd=ROOT, check_code=137, **wandb)
+    cli("train", *base, cwd=ROOT, **wandb)
 
 
 @pytest.mark.slow

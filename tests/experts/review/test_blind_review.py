@@ -19,6 +19,7 @@ from psychocounsel.experts.review.log import AdverseEvents
 from psychocounsel.experts.review.plan import open_plan
 from psychocounsel.experts.settings import read_review
 from psychocounsel.rundir.paths import ReviewDir
+from psychocounsel.storage.files import temporary_name
 from tests.support.reviewing import answers, pairs_file
 
 RUBRIC = load_rubric()
@@ -303,5 +304,7 @@ def test_a_withdrawal_that_was_killed_before_the_tables_is_finished(folder: Path
     review.withdraw("e01")
     review.close()
     (folder / "review" / "answers.jsonl").write_bytes(table)
+    unfinished = temporary_name(folder / "review" / "events.jsonl")  # of a withdrawal of another expert, killed earlier
+    unfinished.write_bytes(table)
     opened(folder, "review.practice=0").close()
-    assert (folder / "review" / "answers.jsonl").read_bytes() == b""
+    assert (folder / "review" / "answers.jsonl").read_bytes() == b"" and not unfinished.exists()
