@@ -59,7 +59,7 @@ def test_blocks_run_in_order_in_one_folder_and_a_failing_one_is_named(tmp_path: 
         run_marked(page, folder, Path(sys.executable))
 
 
-# The tutorial runs in tests/packaging/test_wheel.py, in an environment with the wheel.
+# The tutorial, which takes minutes, runs in tests/packaging/test_wheel.py, in an environment with the wheel.
 RUN_HERE = [page for page in pages() if marked(page) and page.name != "tutorial.md"]
 
 

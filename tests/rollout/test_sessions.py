@@ -390,7 +390,7 @@ def test_vllm_and_the_trainer_agree_over_all_turns(rollout: str, tmp_path: Path)
 _PARTITIONED = ["zero=3", "cluster.processes=2", "global_batch_size=2", "algo.samples=2", "eval.limit=2"]
 _PARTITIONED += [
     "rollout.turns=2",
-    "rollout.max_tokens=32",
+    "rollout.max_tokens=12",
     "rollout.shard_prompts=1",
 ]  # each token gathers all weights
 
