@@ -71,7 +71,7 @@ class PPO(PolicyGradient):
     turn_discount: float | None = option(
         None, above=0, at_most=1
     )  # None by default, so that earlier runs keep their identity
-    gae_lambda: float = option(0.95, at_least=0, at_most=1)
+    gae_lambda: float = option(1.0, at_least=0, at_most=1)
     whiten: bool = True
     clip: float = option(0.2, above=0)
     value_clip: float = option(0.2, above=0)

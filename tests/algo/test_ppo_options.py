@@ -79,7 +79,7 @@ def test_the_divergence_in_the_loss_is_not_in_the_rewards(noted: dict[str, float
         for completion, values in zip(some.completions, rows, strict=True):
             rewards = np.zeros(len(values))
             rewards[-1] = completion.reward
-            np.testing.assert_allclose(completion.advantages, gae(rewards, values, 1.0, 0.95), rtol=1e-4, atol=1e-6)
+            np.testing.assert_allclose(completion.advantages, gae(rewards, values, 1.0, 1.0), rtol=1e-4, atol=1e-6)
     rest: Any = Context({})
     rest.notes = noted
     algorithm.batch_groups(groups, rest)
