@@ -346,7 +346,7 @@ class EvaluationDir(StepsDir):
         return part
 
     def sample_pages_of_parts(self) -> list[Path]:
-        """Return the pages of replies that the gate's own parts wrote."""
+        """Return `RUN/parts/NAME/samples.md` of each part of a gate that wrote one."""
         return sorted(self.path.glob("parts/*/samples.md"))
 
 

@@ -65,7 +65,7 @@ def run_steps(
 
 
 def _to_repeat(course: Course[F], config: DictConfig, step: str) -> list[str]:
-    """Return the value of `steps` that makes failed calls of `step` again: it, and the later ones that were asked for."""
+    """Return the steps to type so that failed calls of `step` are made again: `step` and the requested steps after it."""
     requested = requested_steps(course, config)
     later = requested[requested.index(step) :]
     return later if len(later) < len(course.steps) else [step]  # `steps` with every step makes no call again

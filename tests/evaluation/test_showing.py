@@ -1,4 +1,4 @@
-"""`RUN/samples.md`: what a page of replies shows, and that nothing on it acts as markup."""
+"""The page of replies `RUN/samples.md` shows the right turns, and texts on it do not act as markup."""
 
 from pathlib import Path
 from typing import Any

@@ -80,7 +80,7 @@ def fresh_python(wheel: Path) -> Path:
     return python
 
 
-# Behind each command, because as printed the tutorial takes minutes.
+# Overrides that shorten the commands of the tutorial, which takes minutes as printed.
 _LESS = {"train": " max_steps=4 eval.limit=8", "evaluate": " limit=8"}
 
 

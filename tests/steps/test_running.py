@@ -1,4 +1,4 @@
-"""A stop request waits for answers under way, but not longer than the grace period. Failed calls are counted once."""
+"""Stop requests wait for answers under way until the grace period ends. The advice after failed calls can be typed."""
 
 import io
 import os

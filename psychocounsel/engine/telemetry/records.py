@@ -267,8 +267,9 @@ def _is_adapter(config: DictConfig) -> bool:
     return bool(config.model.lora.rank) and not config.model.lora.merge
 
 
-# Overrides that say where jobs run, which rows are read and which of them are held out, without those of the training part.
+# Overrides that choose the cluster; the size of a training job does not suit an evaluation.
 _WHERE = ("cluster", "cluster.partition", "cluster.account", "cluster.qos")
+# Keys of `data` that choose the rows and the held-out part. Keys of the training part are left out.
 _OF_DATA = (
     *("path", "revision", "split", "subset", "columns", "delimiter", "group_by", "mix", "bad_rows", "rating_range"),
     *("eval_path", "eval_revision", "eval_split", "dev_fraction", "split_seed", "confidential", "allowed_hosts"),

@@ -96,7 +96,7 @@ class Wandb(NoTracker):
                 "the run later",
                 flush=True,
             )
-        # The process of another run would end with it, and still hold the id of a run that was killed.
+        # The variable names the wandb service of another process, which still holds the id of a run that was killed.
         os.environ.pop("WANDB_SERVICE", None)
         self.run = wandb.init(
             project=self.project,

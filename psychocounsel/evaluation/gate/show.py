@@ -40,7 +40,7 @@ def gate_blocks(runs: _Runs) -> list[Block]:
 
 
 def gate_lines(figures: GateFigures, files: EvaluationDir) -> Iterator[str]:
-    """Yield the lines of the output: warnings, decision, the first reasons, the pages of replies and the next step."""
+    """Yield the lines that a gate prints: warnings, decision, first reasons, pages of replies to read, and the next step."""
     yield from terminal_lines(_warnings([Titled("", figures)]))
     yield f"decision: {_decided(figures)}"
     reasons = sorted(figures["reasons"], key=lambda reason: reason[0] != GATE_NO)

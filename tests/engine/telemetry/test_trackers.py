@@ -29,7 +29,7 @@ def interrupted_run(model: Path, *overrides: str) -> None:
         "eval.every=0",
         *overrides,
     ]
-    # As if the command had been typed in a notebook that uses wandb, and whose own process has ended.
+    # A notebook that uses wandb sets WANDB_SERVICE, and its commands inherit it. This service does not exist.
     wandb = {"WANDB_MODE": "offline", "WANDB_SERVICE": "3-1-unix-/nowhere/socket"}
     cli("train", *base, KILL, cwd=ROOT, check_code=137, **wandb)
     cli("train", *base, cwd=ROOT, **wandb)
