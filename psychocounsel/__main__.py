@@ -12,9 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from psychocounsel import __version__
-from psychocounsel.errors import USER_ERROR
+from psychocounsel.errors import INTERRUPTED, USER_ERROR
 
-_INTERRUPTED = 130
 COMMANDS = [
     *("train", "prepare", "annotate", "audit", "agreement", "review", "evaluate", "chat", "report", "launch", "jobs"),
     *("export", "cache", "serve"),
@@ -44,7 +43,7 @@ def main() -> None:
         try:
             runpy.run_module(f"psychocounsel.{name}", run_name="__main__", alter_sys=True)
         except KeyboardInterrupt:  # while modules are imported; afterwards commands handle it themselves
-            sys.exit(_INTERRUPTED)
+            sys.exit(INTERRUPTED)
     else:
         from psychocounsel.settings.schema import suggestion
 

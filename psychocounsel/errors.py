@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from typing import IO
 
 DONE, USER_ERROR, GATE_NO, GATE_UNDECIDED, CONTINUE_LATER = 0, 2, 3, 4, 75
+INTERRUPTED = 130  # by Ctrl+C, as shells have it
 
 
 def worst(codes: Iterable[int]) -> int:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from psychocounsel.asking.language_model import TEXT, UNPARSABLE, Answer, Ask, LanguageModel
 from psychocounsel.errors import UserError
@@ -40,6 +40,24 @@ def answer_key(model: LanguageModel, ask: Ask, attempt: int) -> str:
     messages = [{**message, "content": _digest(message["content"])} for message in ask.messages]
     parts = [model.digest, messages, ask.part, attempt, ask.schema]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class Call(Protocol):
+    """A question to a judge; `ask` is None if it must not or cannot be asked."""
+
+    @property
+    def judge(self) -> LanguageModel: ...
+    @property
+    def ask(self) -> Ask | None: ...
+
+
+def asks_of(calls: Iterable[Call]) -> Iterator[tuple[LanguageModel, Ask]]:
+    """Yield each question once, because replies of two contestants or of two samples may be the same text."""
+    seen = set[str]()
+    for call in calls:
+        if call.ask is not None and (key := answer_key(call.judge, call.ask, 0)) not in seen:
+            seen.add(key)
+            yield call.judge, call.ask
 
 
 def _label(index: int, count: int) -> str:

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
 from psychocounsel.remote.hub_sources import HubSource, is_here
-from psychocounsel.reward.sections import filled, judge_models, path_is
+from psychocounsel.reward.sections import Preset, filled, judge_models, path_is
 from psychocounsel.settings.command import idle_keys
 from psychocounsel.settings.paths import is_of_earlier_run
 from psychocounsel.settings.schema import option
@@ -25,7 +25,6 @@ _OTHER_PROMPTS = {  # groups whose models have no prompt of their own, with the 
     "contestants": "all contestants get replies.system_prompt",
 }
 NO_PRICE = "no model has an input_price or output_price; budget.calls limits calls"
-Preset = Callable[[str, str], DictConfig]  # arguments: a group, and the name of a choice
 
 
 @dataclass

@@ -20,7 +20,7 @@ from psychocounsel.chatting.settings import transcript_path
 from psychocounsel.chatting.speakers import Speaker, Writing, stopping
 from psychocounsel.chatting.terminal import Screen, next_message, read_piped, terminal_reader
 from psychocounsel.counsel.system_prompt import prompt_text
-from psychocounsel.errors import DONE, UserError
+from psychocounsel.errors import DONE, INTERRUPTED, UserError
 from psychocounsel.evaluation.contestants.settings import Contestants, in_the_users_words
 from psychocounsel.remote.received import printable
 from psychocounsel.remote.server_access import host_of
@@ -32,8 +32,6 @@ from psychocounsel.settings.targets import build, build_section
 from psychocounsel.storage.files import expanded
 
 # The loop
-
-_INTERRUPTED = 130
 
 
 def talk(config: DictConfig) -> int:
@@ -86,9 +84,9 @@ def _in_pipe(talk: Talk) -> int:
     try:
         while (text := next_message(read_piped)) is not None and _take(text, talk):
             if talk.stopped:
-                return _INTERRUPTED
+                return INTERRUPTED
     except KeyboardInterrupt:
-        return _INTERRUPTED
+        return INTERRUPTED
     return DONE
 
 

@@ -129,7 +129,7 @@ def _job_log(run: Path) -> Path | None:
         for index, task in enumerate(record.tasks)
         if run in task
     ]
-    logs = [record.job_log(record.task_name(index)) for record, index in records]
+    logs = [record.files.job_log(record.task_name(index)) for record, index in records]
     return next((log for log in reversed(logs) if log.exists() and log.stat().st_size), None)
 
 

@@ -15,6 +15,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.reporting.material import Material, RunMaterial
 from psychocounsel.reporting.sections.cost import bought_answers, device_hours
 from psychocounsel.rundir.paths import AnnotationDir, RunDir, SweepDir
+from psychocounsel.rundir.run_config import read_overrides
 from psychocounsel.settings.targets import config_folders
 from psychocounsel.storage.files import read_mapping, write_atomically
 
@@ -247,6 +248,5 @@ def _typed(run: RunMaterial) -> str:
     code_path = run.config.get("code_path")
     known = [folder for folder in code_path if isinstance(folder, str)] if isinstance(code_path, list) else []
     folders = [f"--config-dir={folder}" for folder in config_folders(known)]
-    path = RunDir(run.path).overrides
-    typed = shlex.join(path.read_text(errors="replace").splitlines()) if path.is_file() else run.overrides
+    typed = shlex.join(read_overrides(RunDir(run.path).overrides, "replace")) or run.overrides
     return " ".join([*map(shlex.quote, folders), typed])

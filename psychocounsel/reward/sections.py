@@ -19,7 +19,6 @@ from psychocounsel.settings.targets import build_section, class_of, is_on_hub
 
 Preset = Callable[[str, str], DictConfig]  # arguments: a group, and the name of a choice
 
-
 _JUDGE = "reward.judge"
 
 # `use: llm` has no file in conf/reward, because a model that ranks pairs is only allowed in `compare`.

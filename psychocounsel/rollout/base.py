@@ -113,7 +113,7 @@ class Rollout(Contract):
         draws_by_prompt: True if each prompt's replies depend on `Sampling.seed_of` alone, not on other prompts in the
             call. Shards may then be smaller if there are many ranks, and replies are the same for any number of ranks.
         writes_with_a_copy: True if `sync` transfers the policy's weights to another model, which writes the replies. The
-            first replies of a run are then checked against the policy (`engine/rounds/first_replies.py`).
+            first replies of a run are then checked against the policy (`engine/rounds/held_out.py`).
     """
 
     rounds_ahead: int = 0

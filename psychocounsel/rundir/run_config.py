@@ -109,14 +109,16 @@ def read_section(run_dir: Path, key: str) -> Any:
         raise DamagedFile(f"{RunDir(run_dir).config}: cannot be read; restore it") from error
 
 
-def read_overrides(file: Path) -> list[str]:
+def read_overrides(file: Path, errors: str = "strict") -> list[str]:
     """Return the overrides in the file `overrides.txt` of a run or a review; [] if it does not exist.
 
+    `errors="replace"` reads the file of a run that may be damaged or of another program.
+
     Raises:
-        DamagedFile: if the file is not text.
+        DamagedFile: if the file is not text, unless `errors` is `replace`.
     """
     try:
-        return file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+        return file.read_text(encoding="utf-8", errors=errors).splitlines() if file.is_file() else []
     except UnicodeDecodeError as error:
         raise DamagedFile(f"{file}: is not text; restore it") from error
 

@@ -39,10 +39,6 @@ class Record:
     def task_name(self, index: int) -> str:
         return f"{self.jobs[-1]}_{index}" if self.is_array else self.jobs[-1]
 
-    def job_log(self, task: str) -> Path:
-        """Return the output of the batch script of a task, such as `12` or `12_3`."""
-        return self.files.job_log(task)
-
 
 def new_submission(home: Path) -> SubmissionDir:
     """Create the folder of the next submission."""

@@ -199,7 +199,7 @@ class SweepFolder:
     def _distinguishing(self, name: str, naming: Naming, new: dict[str, Any]) -> Iterator[str]:
         """Yield the fixed overrides in which a job with the values `new` differs from the run of this name."""
         keys = differing(new, self._defining(naming).get(name, {}))
-        before = _overrides(self.path / name)
+        before = read_overrides(RunDir(self.path / name).overrides, "replace")
         for text in naming.fixed:
             key = key_of(text)
             of_all_groups = not any(is_within(new_key, key) for new_key in new)  # such as experiment=NAME
@@ -225,11 +225,6 @@ class Place:
 
     def choose(self, config: DictConfig) -> Path:
         return self.folder.choose(self.naming, config, self.is_it)
-
-
-def _overrides(run: Path) -> list[str]:
-    file = RunDir(run).overrides
-    return file.read_text(errors="replace").splitlines() if file.exists() else []
 
 
 # The table: each run with its index, overrides and folder

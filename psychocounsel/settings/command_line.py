@@ -8,12 +8,10 @@ from typing import Any, NoReturn, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from psychocounsel.errors import CONTINUE_LATER, USER_ERROR, GoOnLater, UserError, is_disk_full
+from psychocounsel.errors import CONTINUE_LATER, INTERRUPTED, USER_ERROR, GoOnLater, UserError, is_disk_full
 from psychocounsel.settings.keys import refuse_lines_in_overrides
 from psychocounsel.settings.schema import check_limits, flat_keys, suggestion
 from psychocounsel.storage.modes import let_nobody_else_write
-
-_INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
@@ -33,7 +31,7 @@ def run(main: Callable[[list[str]], int], *more: type[Exception]) -> NoReturn:
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
     except GoOnLater as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(CONTINUE_LATER)

@@ -9,14 +9,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir, StepsDir
 from psychocounsel.rundir.run_config import is_run, read_overrides
 from psychocounsel.rundir.trust import refuse_untrusted_run
-from psychocounsel.settings.overrides import quoted
+from psychocounsel.settings.overrides import override_key, parsed, quoted
 from psychocounsel.settings.own_code import require_agreement
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.storage.files import absolute, expanded, read_mapping
@@ -75,11 +74,13 @@ def annotate_arguments(options: Sequence[str], overrides: Sequence[str], choices
             "-m: annotate makes one dataset per command; leave it out, and give each dataset its own out=DIR"
         )
     typed = [override for text in overrides for override in _with_files(text, choices)]
-    out = next((_text(_parsed(text)) for text in reversed(typed) if _key(text) == "out"), None)
+    out = next((_text(parsed(text)) for text in reversed(typed) if override_key(text) == "out"), None)
     stored = stored_overrides(expanded(out)) if out and out != "null" else []
-    replaced = {key for text in typed for key in _REPLACED.get(_key(text), ())}
-    merged = merged_overrides([text for text in stored if _key(text) not in replaced], typed)
-    own = any(_key(text) in _REPLACED for text in typed) and not any(_key(text) == "speeches" for text in merged)
+    replaced = {key for text in typed for key in _REPLACED.get(override_key(text), ())}
+    merged = merged_overrides([text for text in stored if override_key(text) not in replaced], typed)
+    own = any(override_key(text) in _REPLACED for text in typed) and not any(
+        override_key(text) == "speeches" for text in merged
+    )
     return (
         ["speeches=local", *merged] if own else merged
     )  # the default choice is the sample, with its licence and limit
@@ -108,7 +109,7 @@ def evaluate_arguments(options: Sequence[str], overrides: Sequence[str]) -> list
         UserError: if another user could have written the directory.
     """
     typed = list(overrides)
-    out = next((_text(_parsed(text)) for text in reversed(typed) if _key(text) == "run_dir"), None)
+    out = next((_text(parsed(text)) for text in reversed(typed) if override_key(text) == "run_dir"), None)
     if {"-m", "--multirun"} & set(options) or not out or out == "null":
         return typed
     folder = expanded(out)
@@ -122,21 +123,21 @@ def evaluate_arguments(options: Sequence[str], overrides: Sequence[str]) -> list
 
 def merged_overrides(stored: Iterable[str], typed: Sequence[str]) -> list[str]:
     """Return `stored` without the overrides that `typed` replaces or that held for one command, followed by `typed`."""
-    keys = {_key(text) for text in typed}
-    groups = {_key(text) for text in typed if _key(text) in _GROUPS}
+    keys = {override_key(text) for text in typed}
+    groups = {override_key(text) for text in typed if override_key(text) in _GROUPS}
     same = {text for text in typed if text in set(stored)}  # repeating a choice keeps its stored keys
-    replaced = {group for group in groups if not any(_key(text) == group for text in same)}
+    replaced = {group for group in groups if not any(override_key(text) == group for text in same)}
     kept = [
         text
         for text in stored
-        if (key := _key(text)) not in (*keys, *_OF_THIS_COMMAND) and key.partition(".")[0] not in replaced
+        if (key := override_key(text)) not in (*keys, *_OF_THIS_COMMAND) and key.partition(".")[0] not in replaced
     ]
     return [*kept, *typed]
 
 
 def lasting(overrides: Sequence[str]) -> list[str]:
     """Return the overrides to store in a directory, with absolute paths, without those that hold for one command."""
-    return [_absolute(text) for text in overrides if _key(text) not in _OF_THIS_COMMAND]
+    return [_absolute(text) for text in overrides if override_key(text) not in _OF_THIS_COMMAND]
 
 
 def _with_files(text: str, choices: Sequence[str]) -> list[str]:
@@ -146,7 +147,7 @@ def _with_files(text: str, choices: Sequence[str]) -> list[str]:
         raise UserError(f"{text}: name the directory of annotate by out={raw or 'DIR'}")
     if key != "speeches":
         return [_absolute(text)]
-    value = _parsed(text).value()
+    value = parsed(text).value()
     names = [_plain(item) for item in value] if isinstance(value, list) else [_plain(value)]
     if not isinstance(value, list) and not _names_a_file(names[0], choices):
         return [text]
@@ -171,7 +172,7 @@ def _absolute(text: str) -> str:
     name = key.rpartition(".")[2]
     if name not in _PATHS or not raw:
         return text
-    value = _parsed(text).value()
+    value = parsed(text).value()
     made = _made_absolute(value, name)
     return text if made == value else f"{key}={_written(made)}"
 
@@ -201,17 +202,9 @@ def _written(value: Any) -> str:
     return json.dumps(value)
 
 
-def _parsed(text: str) -> Override:
-    return OverridesParser.create().parse_overrides([text])[0]
-
-
 def _text(override: Override) -> str:
     return _plain(override.value())
 
 
 def _plain(value: object) -> str:
     return value.text if isinstance(value, QuotedString) else str(value)
-
-
-def _key(text: str) -> str:
-    return text.lstrip("+~").partition("=")[0]

@@ -185,11 +185,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
 def shared_secret(path: Path) -> str:
     """Return the random key in this file. The first caller makes the file, readable for its owner only; all callers share it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    mine = temporary_name(path)
-    write_atomically(mine, secrets.token_urlsafe(32), mode=0o600)
     with contextlib.suppress(FileExistsError):
-        os.link(mine, path)
-    mine.unlink()
+        write_new(path, secrets.token_urlsafe(32), 0o600)
     return path.read_text()
 
 

@@ -23,7 +23,7 @@ from psychocounsel.cluster.job import Job
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import deciding
 from psychocounsel.rundir.paths import ONLY_CELL, RunDir, StageDir, StudyDir, cell_record, is_selection
-from psychocounsel.rundir.run_config import has_config
+from psychocounsel.rundir.run_config import has_config, read_overrides
 from psychocounsel.rundir.sweep import cell_name, key_of
 from psychocounsel.storage.files import read_mapping, write_json
 from psychocounsel.storage.hashes import content_id
@@ -322,8 +322,7 @@ class StageFolders:
 
     def _differing(self, other: Path, swept: Mapping[str, str], overrides: Sequence[str]) -> dict[str, str]:
         """Return fixed overrides that the run in `other` does not have, without paths inside the study."""
-        file = RunDir(other).overrides
-        theirs = set(file.read_text().splitlines()) if file.exists() else set(overrides)
+        theirs = set(read_overrides(RunDir(other).overrides) or overrides)
         differing = {}
         for text in overrides:
             key, value = key_of(text), text.partition("=")[2]

@@ -216,14 +216,6 @@ def test_killed_anywhere_it_goes_on_and_makes_nothing_twice(
 
 
 @pytest.mark.slow
-def test_two_processes_with_zero_2_train_as_one(unbroken: Path, tmp_path: Path) -> None:
-    train(tmp_path / "run", "cluster.processes=2", "zero=2")
-    for mine, expected in zip(metrics_of(tmp_path / "run"), metrics_of(unbroken), strict=True):
-        for name in {"loss_value", "rollout/reward", "rollout/explained_variance"} & expected.keys():
-            assert mine[name] == pytest.approx(expected[name], rel=5e-3, abs=1e-3), name
-
-
-@pytest.mark.slow
 def test_a_critic_may_begin_as_the_policy_and_must_read_its_tokens(tmp_path: Path, small_model: Path) -> None:
     train(tmp_path / "run", "algo.critic=policy", "reward=tiny", "max_steps=1", f"model.path={small_model}")
     assert read_json(tmp_path / "run" / "summary.json")["status"] == "finished"

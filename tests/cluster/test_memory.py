@@ -15,7 +15,7 @@ from psychocounsel.cluster.memory.gpu import (
     MemoryEstimate,
     bucket_memory,
     estimate,
-    model_states,
+    state_parts,
     trained_parameters,
     trained_shape,
 )
@@ -63,12 +63,11 @@ def test_states_are_those_of_deepspeeds_estimators(nodes: int, offload: bool) ->
 
     total, largest = 8_030_000_000, 525_000_000
     _, expected = zero2(total, 8, nodes, cpu_offload=offload)
-    assert model_states(total, largest, 2, 8 * nodes, offload) == pytest.approx(expected, rel=1e-6)
+    assert sum(state_parts(total, largest, 2, 8 * nodes, offload).values()) == pytest.approx(expected, rel=1e-6)
     for parameters in (False, True):
         _, expected, _ = zero3(total, largest, 8, nodes, cpu_offload=offload, cpu_offload_params=parameters)
-        assert model_states(total, largest, 3, 8 * nodes, offload, parameters and offload) == pytest.approx(
-            expected, rel=1e-6
-        )
+        parts = state_parts(total, largest, 3, 8 * nodes, offload, parameters and offload)
+        assert sum(parts.values()) == pytest.approx(expected, rel=1e-6)
 
 
 def test_a_model_that_is_too_large_gets_advice_that_fits() -> None:
@@ -140,7 +139,7 @@ def test_what_stands_beside_the_policy_differs_by_its_bytes(stage: int) -> None:
     assert sum(online.held.values()) - sum(offline.held.values()) == reference + 2 * reward
     shape, _ = _tiny()
     stays, _ = bucket_memory(reward, reward, shape.largest, stage, 4, 500_000_000)
-    critic = model_states(reward, shape.largest, stage, 4) + stays
+    critic = sum(state_parts(reward, shape.largest, stage, 4).values()) + stays
     assert sum(ppo.held.values()) - sum(online.held.values()) == pytest.approx(critic), "with buffers of its own"
     assert ppo.training["activations"] == 2 * online.training["activations"], "of two models of one shape"
     assert _estimate("algo=online_simpo", zero).held.keys() - {"gathered weights and buckets"} == {

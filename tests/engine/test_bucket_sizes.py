@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from psychocounsel.algo.dpo import DPO
-from psychocounsel.cluster.memory.gpu import bucket_memory, model_states
+from psychocounsel.cluster.memory.gpu import bucket_memory, state_parts
 from tests.support.harness import make_stepper, random_groups, small_lm
 
 pytestmark = pytest.mark.usefixtures("in_process_training")
@@ -41,4 +41,4 @@ def test_stage_1_keeps_the_counted_states() -> None:
     weights = sum(each.numel() for each in optimizer.bf16_groups_flat)
     parts = [*optimizer.bf16_groups_flat, *optimizer.fp32_groups_gradients_flat, *optimizer.fp32_groups_flat_partition]
     moments = [state[name] for state in optimizer.optimizer.state.values() for name in ("exp_avg", "exp_avg_sq")]
-    assert sum(each.nbytes for each in [*parts, *moments]) == model_states(weights, 0, 1, 1)
+    assert sum(each.nbytes for each in [*parts, *moments]) == sum(state_parts(weights, 0, 1, 1).values())

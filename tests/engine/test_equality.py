@@ -54,8 +54,6 @@ _SHARDED = ["cluster.processes=2", "zero=3", "zero.persistence_elements=0"]
 @pytest.mark.parametrize(
     "overrides",
     [
-        pytest.param(["micro_batch_tokens=512"], marks=pytest.mark.slow),
-        pytest.param(["cluster.processes=2"], marks=pytest.mark.slow),
         [*_SHARDED, "micro_batch_tokens=600"],
         pytest.param([*_SHARDED, "model.attention=dense"], marks=pytest.mark.slow),
         pytest.param([*_SHARDED, "model.gradient_checkpointing=true"], marks=pytest.mark.slow),

@@ -166,7 +166,7 @@ def test_a_guard_stops_in_good_order_and_a_looser_one_goes_on(
     assert lines == expected
 
 
-@pytest.mark.slow
+@pytest.mark.proof  # test_held_out.py kills such a run as well
 def test_killed_and_gone_on_it_compares_with_the_same_replies(
     unbroken: tuple[Path, str], small_model: Path, tmp_path: Path
 ) -> None:

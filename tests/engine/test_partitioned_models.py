@@ -55,7 +55,7 @@ def held(module: Any) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("critic", [pytest.param("policy", marks=pytest.mark.slow), "reward"])
+@pytest.mark.parametrize("critic", ["policy", "reward"])
 def test_ranks_hold_parts_and_compute_the_same(critic: str, small_model: Path) -> None:
     model = small_model if critic == "policy" else Path("builtin:tiny")
     whole, parts = (in_ranks(_RANKS, measured, model, stage, critic) for stage in (2, 3))

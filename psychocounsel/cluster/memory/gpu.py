@@ -14,24 +14,6 @@ _LIVE = 1_050_000_000  # weights that stage 3 gathers at once: stage3_max_live_p
 _ENGINE_BUCKET = 500_000_000  # gradients that DeepSpeed's engine reduces at once, at stages 0 and 1
 
 
-def model_states(
-    parameters: int,
-    largest: int,
-    stage: int,
-    gpus: int,
-    offload_optimizer: bool = False,
-    offload_parameters: bool = False,
-    hpz: int = 1,
-) -> float:
-    """Return bytes per GPU of weights, gradients and Adam's state in mixed precision; gradients are accumulated in float32.
-
-    Stages 2 and 3 follow DeepSpeed's own estimators (`estimate_zero2_...`, `estimate_zero3_model_states_mem_needs`).
-    Stage 0 keeps everything whole, like stage 1 on one GPU. At stage 1, DeepSpeed's bfloat16 optimizer keeps whole weights
-    and whole float32 gradients.
-    """
-    return sum(state_parts(parameters, largest, stage, gpus, offload_optimizer, offload_parameters, hpz).values())
-
-
 def state_parts(
     parameters: int,
     largest: int,
@@ -41,7 +23,13 @@ def state_parts(
     offload_parameters: bool = False,
     hpz: int = 1,
 ) -> dict[str, float]:
-    """Return `model_states` by part. Weights are the copies used in forward passes; master weights count as optimizer state."""
+    """Return bytes per GPU of weights, gradients and Adam's state in mixed precision, by part.
+
+    Weights are the copies used in forward passes; master weights count as optimizer state; gradients are accumulated in
+    float32. Stages 2 and 3 follow DeepSpeed's own estimators (`estimate_zero2_...`, `estimate_zero3_model_states_mem_needs`).
+    Stage 0 keeps everything whole, like stage 1 on one GPU. At stage 1, DeepSpeed's bfloat16 optimizer keeps whole weights
+    and whole float32 gradients.
+    """
     adam = 0.0 if offload_optimizer else 12.0 * parameters / gpus
     if stage == 0:
         return {"weights": 2.0 * parameters, "gradients": 4.0 * parameters, "optimizer": 12.0 * parameters}
@@ -58,7 +46,7 @@ def state_parts(
 
 
 def resting_states(parameters: float, stage: int, gpus: int, offload_optimizer: bool, weights: bool) -> float:
-    """Return a lower bound of the bytes of `model_states` that leave a GPU during generation (`rollout.offload_idle`).
+    """Return a lower bound of the bytes of `state_parts` that leave a GPU during generation (`rollout.offload_idle`).
 
     Adam's moments and the master weights leave. At stage 1 the float32 gradients leave, too, and with `weights` the
     weights of forward passes.
@@ -144,7 +132,7 @@ def estimate(shape: Shape, config: DictConfig, gpus: int) -> MemoryEstimate:
             unknown.append("critic")
         else:
             trained.append((critic, critic.scorer, critic.scorer))
-            held["critic"] = model_states(critic.scorer, critic.largest, *_sharing(config, gpus))
+            held["critic"] = sum(state_parts(critic.scorer, critic.largest, *_sharing(config, gpus)).values())
             # Added, because both forward passes precede the backward passes.
             training["activations"] += activation_bytes(critic, config)
     _add_buffers(held, training, trained, config, gpus)

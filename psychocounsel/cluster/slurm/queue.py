@@ -306,7 +306,7 @@ class QueuedRun:
         """State in the terms shared by all clusters."""
         task = self.task
         name = self.record.task_name(self.index) if task is None else task.name
-        log = self.record.job_log(name)
+        log = self.record.files.job_log(name)
         if task is None:
             return QueueState(name, "forgotten", log=log)
         if task.is_live:

@@ -16,6 +16,7 @@ from psychocounsel.engine.loop import OUT_OF_PATIENCE, LoopState
 from psychocounsel.metrics.replies import cut_warning
 from psychocounsel.rundir.results import FINISHED, MetricsLog, smaller_is_better, write_summary
 from psychocounsel.rundir.run import BEGAN, LAUNCHED, Run
+from psychocounsel.rundir.run_config import read_overrides
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.targets import config_folders
 
@@ -294,8 +295,7 @@ def _next_idea(algorithm: str, run: Run, shown: str, model: str, measured: bool)
 def _of_run(run: Run) -> str:
     """Return the overrides that choose the rows of the run and its cluster, quoted for a shell, with `--config-dir`."""
     keys = {*_WHERE, "data", *(f"data.{name}" for name in _OF_DATA)}
-    file = run.files.overrides
-    typed = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    typed = read_overrides(run.files.overrides)
     folders = [f"--config-dir={_shorten(Path(folder))}" for folder in config_folders(run.config.code_path)]
     ours = [text for text in typed if ".".join(text.lstrip("+").partition("=")[0].split(".")[:2]) in keys]
     if run.config.data.name != "sample" and not any(

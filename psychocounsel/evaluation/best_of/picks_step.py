@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from psychocounsel.asking.answers import Answers
+from psychocounsel.asking.answers import Answers, asks_of
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.evaluation.contestants import replies_step
 from psychocounsel.evaluation.judging.bias import training_warnings
@@ -32,7 +32,6 @@ SCHEMA = pa.schema(
     ]
 )
 Replies = Iterable[tuple[str, Sequence[Row]]]  # the replies to each speech
-_REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome", "model")
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
@@ -84,7 +83,7 @@ def to_ask(context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
                 _written_replies(context) if is_written else replies_step.imagined_replies(context, answers).items()
             )
             pairs = _possible_pairs(context, replies)
-        asked = Estimate.of(verdicts_step.asks_of(judging.calls(pairs)), answers).lines("verdicts")
+        asked = Estimate.of(asks_of(judging.calls(pairs)), answers).lines("verdicts")
         return [*training_warnings(context.config), *asked]
 
 
@@ -116,7 +115,7 @@ def _key(row: Row) -> tuple[Any, ...]:
 
 
 def _written_replies(context: StepContext[EvaluationDir]) -> Replies:
-    return by_speech(context.files.replies, _REPLY)
+    return by_speech(context.files.replies, verdicts_step.REPLY)
 
 
 def _series(replies_by_speech: Replies) -> Iterator[list[Row]]:

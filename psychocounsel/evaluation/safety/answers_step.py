@@ -15,9 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from psychocounsel.asking.answers import Answers, Outcome, answer_key
+from psychocounsel.asking.answers import Answers, Outcome, asks_of
 from psychocounsel.asking.budget import Estimate
-from psychocounsel.asking.language_model import OTHER_LANGUAGE, TEXT, Ask, LanguageModel
+from psychocounsel.asking.language_model import OTHER_LANGUAGE, TEXT, LanguageModel
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.evaluation.contestants.replies_step import imagined_replies
 from psychocounsel.evaluation.safety.cases import SCHEMA, SEEDED, answer_row
@@ -63,7 +63,7 @@ def judge_replies(
     """
     config, prompt, judges = context.config, prompt_of(context), build(context.config, "judge").models()
     with closing(Answers(context.files.answers, context.shard)) as answers:
-        asks = list(_asks(_calls(context, replies, prompt, judges)))
+        asks = list(asks_of(_calls(context, replies, prompt, judges)))
         budget = buy(
             asks,
             answers,
@@ -104,7 +104,7 @@ def answers_to_ask(context: StepContext[EvaluationDir], replies: Replies) -> lis
     """Return the lines of a dry run for `replies`."""
     judges = build(context.config, "judge").models()
     with closing(Answers(context.files.answers)) as answers:
-        asks = _asks(_calls(context, replies, prompt_of(context), judges))
+        asks = asks_of(_calls(context, replies, prompt_of(context), judges))
         return Estimate.of(asks, answers).lines("answers")
 
 
@@ -155,15 +155,6 @@ def _imagined(context: StepContext[EvaluationDir]) -> Iterator[tuple[Row, Row]]:
     for name, (speech,) in by_speech(context.files.speeches, ("messages", "language")):
         yield from ((speech, reply) for reply in replies.get(name, []) if reply["text"])
     yield from seeded_rows()
-
-
-def _asks(calls: Iterator[_Call]) -> Iterator[tuple[LanguageModel, Ask]]:
-    """Yield each call once, because two contestants may have written the same text."""
-    seen = set[str]()
-    for call in calls:
-        if call.ask is not None and (key := answer_key(call.judge, call.ask, 0)) not in seen:
-            seen.add(key)
-            yield call.judge, call.ask
 
 
 def _rows(calls: Iterator[_Call], answers: Answers, schema: pa.Schema, version: str, retries: int) -> Iterator[Row]:

@@ -19,6 +19,7 @@ from psychocounsel.blocks.conclusions import UNDECIDED, Conclusion
 from psychocounsel.blocks.kinds import Block, Chart, Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell
 from psychocounsel.counsel.principles import EXPECTED
+from psychocounsel.evaluation.flows.questions import SEVERITY_FIGURES
 from psychocounsel.evaluation.health.figures import MeanFigure
 from psychocounsel.evaluation.health.reply import HIGHER, Figure
 from psychocounsel.evaluation.safety.figures import Judge, JudgedFigures, S
@@ -325,3 +326,27 @@ def _calls(subject: Subject, runs: Sequence[Titled[JudgedFigures[S]]]) -> list[R
     headings = [*JUDGE_HEADINGS, "outcomes of all calls", "quotations found in the reply"]
     notes = ["answers about replies with planted faults are included"]
     return report_table(f"{subject.prefix}-judges", f"{subject.title}: answers of the judges", headings, rows, *notes)
+
+
+def severity_table(
+    name: str,
+    title: str,
+    headings: Sequence[str],
+    settings: Iterable[tuple[Sequence[Cell], Mapping[str, Mapping[str, MeanFigure]]]],
+    *notes: str,
+) -> list[ReportTable]:
+    """Return the table of faults by dimension and severity, with a row for each dimension.
+
+    `settings` pairs the first cells of rows with the result of `severity_shares`; `headings` are the headings of these cells.
+    """
+    rows = [
+        [
+            *(*head, dimension, count(max(mean["prompts"] for mean in figures.values()))),
+            *(measured(figures[severity], "mean", True) for severity in SEVERITY_FIGURES),
+        ]
+        for head, dimensions in settings
+        for dimension, figures in dimensions.items()
+    ]
+    titles = [figure.title for figure in SEVERITY_FIGURES.values()]
+    asked = "faults: shares of the cases that the dimension was asked about; not asked: share of all cases"
+    return report_table(name, title, [*headings, "dimension", "cases", *titles], rows, asked, *notes)

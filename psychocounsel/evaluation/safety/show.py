@@ -6,7 +6,6 @@ from psychocounsel.blocks.cells import Titled, count, counts, measured, report_t
 from psychocounsel.blocks.conclusions import Conclusion
 from psychocounsel.blocks.kinds import Block, Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell
-from psychocounsel.evaluation.flows.show import severity_table
 from psychocounsel.evaluation.safety.figures import (
     PAIR_FIGURES,
     SWAP_FIGURES,
@@ -26,6 +25,7 @@ from psychocounsel.evaluation.safety.judged_blocks import (
     flag_conclusions,
     flag_warning,
     judge_tables,
+    severity_table,
     strata_blocks,
     word_tables,
     words_warning,

@@ -8,7 +8,6 @@ from psychocounsel.blocks.cells import Figures, Titled, count, counts, measured,
 from psychocounsel.blocks.conclusions import Conclusion
 from psychocounsel.blocks.kinds import Block, Chart, Curve, Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell
-from psychocounsel.evaluation.flows.show import severity_table
 from psychocounsel.evaluation.safety.judged_blocks import (
     HEADINGS,
     JUDGE_HEADINGS,
@@ -21,6 +20,7 @@ from psychocounsel.evaluation.safety.judged_blocks import (
     flag_warning,
     judge_tables,
     quality_table,
+    severity_table,
     strata_blocks,
     word_tables,
     words_warning,

@@ -20,7 +20,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from omegaconf import DictConfig
 
-from psychocounsel.asking.answers import Answers
+from psychocounsel.asking.answers import Answers, asks_of
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, WITHHELD, LanguageModel
 from psychocounsel.asking.system_prompts import replies_prompt
@@ -31,15 +31,13 @@ from psychocounsel.evaluation.contestants import replies_step
 from psychocounsel.evaluation.judging.controls import CONTROL, DATA, ControlledSpeech, controlled_speeches
 from psychocounsel.evaluation.judging.pairs import SCHEMA, JudgeCall, Judging, ReplyPair, is_judged, read_verdict
 from psychocounsel.evaluation.part import load_evaluated
-from psychocounsel.evaluation.winrate.verdicts_step import asks_of, judging_of, speech_rows
+from psychocounsel.evaluation.winrate.verdicts_step import REPLY, judging_of, speech_rows
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, by_speech, rows_of, written
 from psychocounsel.storage.cache_entries import Entry
 from psychocounsel.storage.modes import make_shared
-
-_REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome", "model")
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
@@ -91,7 +89,7 @@ def to_ask(context: StepContext[EvaluationDir], without_replies: bool) -> list[s
 
 
 def _replies(context: StepContext[EvaluationDir]) -> dict[str, list[Row]]:
-    return dict(by_speech(context.files.replies, _REPLY))
+    return dict(by_speech(context.files.replies, REPLY))
 
 
 def _pairs(context: StepContext[EvaluationDir], replies: Mapping[str, Sequence[Row]]) -> Iterator[ReplyPair]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
-from psychocounsel.asking.answers import Answers, answer_key
+from psychocounsel.asking.answers import Answers, asks_of
 from psychocounsel.asking.budget import Estimate
-from psychocounsel.asking.language_model import EMPTY, TEXT, TOO_LONG, WITHHELD, Ask, LanguageModel
+from psychocounsel.asking.language_model import EMPTY, TEXT, TOO_LONG, WITHHELD, LanguageModel
 from psychocounsel.evaluation.contestants import replies_step
 from psychocounsel.evaluation.judging.bias import judge_warnings
 from psychocounsel.evaluation.judging.pairs import (
@@ -32,7 +32,7 @@ from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, by_speech, written
 
 _SPEECH = ("speech", "messages", "language", "crisis", "near_training")
-_REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome", "model")
+REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome", "model")
 
 
 Pairs = Callable[[StepContext[EvaluationDir]], Iterator[ReplyPair]]
@@ -107,7 +107,7 @@ def _pairs(context: StepContext[EvaluationDir]) -> Iterator[ReplyPair]:
     """Yield the pairs of all speeches; speeches nearly the same as training data only with `evaluation.include_near`."""
     setting = context.config.contestants.settings[0]
     speeches = speech_rows(context)
-    for name, replies in by_speech(context.files.replies, _REPLY):
+    for name, replies in by_speech(context.files.replies, REPLY):
         if name in speeches:
             yield from judged_pairs(speeches[name], replies, setting)
 
@@ -116,15 +116,6 @@ def _imagined(context: StepContext[EvaluationDir], answers: Answers) -> Iterator
     setting, replies = context.config.contestants.settings[0], replies_step.imagined_replies(context, answers)
     for name, speech in speech_rows(context).items():
         yield from judged_pairs(speech, replies.get(name, []), setting)
-
-
-def asks_of(calls: Iterable[JudgeCall]) -> Iterator[tuple[LanguageModel, Ask]]:
-    """Yield each call once, because replies of two contestants or of two samples may be the same text."""
-    seen = set[str]()
-    for call in calls:
-        if call.ask is not None and (key := answer_key(call.judge, call.ask, 0)) not in seen:
-            seen.add(key)
-            yield call.judge, call.ask
 
 
 def _write(context: StepContext[EvaluationDir], judging: Judging, answers: Answers, calls: Calls) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from psychocounsel.rundir.owner import live_owner
 from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, RunDir
 from psychocounsel.rundir.results import FINISHED, OF_GATES, read_state, read_summary
 from psychocounsel.rundir.run import attempts
-from psychocounsel.rundir.run_config import has_config, module_of, read_plain
+from psychocounsel.rundir.run_config import has_config, module_of, read_overrides, read_plain
 from psychocounsel.storage.files import DamagedFile, parse_json, read_mapping
 
 # Lines of `metrics.jsonl`; damaged ones are skipped
@@ -314,7 +314,7 @@ def read_run_material(
     with _without_collecting():
         lines = _lines(reading)
     kind = _kind(reading, config, command)
-    overrides = _overrides(run_dir) or listed
+    overrides = " ".join(read_overrides(RunDir(run_dir).overrides, "replace")) or listed
     extra = _extra(reading, files, kind)
     tried = _attempts(reading, lines, environment, state, summary)
     status = DAMAGED if reading.is_damaged else run_status(kind, run_dir, state, summary, tried, reading.problems)
@@ -442,11 +442,6 @@ def _seed(config: Mapping[str, Any], overrides: str) -> int | None:
         typed = re.search(r"(?:^| )seed=(\d+)(?: |$)", overrides)
         seed = int(typed[1]) if typed else None
     return seed if isinstance(seed, int) else None
-
-
-def _overrides(run_dir: Path) -> str:
-    path = RunDir(run_dir).overrides
-    return " ".join(path.read_text(errors="replace").splitlines()) if path.is_file() else ""
 
 
 def _is_confidential(config: Mapping[str, Any], run_dir: Path) -> bool:

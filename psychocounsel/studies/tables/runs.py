@@ -13,6 +13,7 @@ from omegaconf import DictConfig
 from psychocounsel.blocks.tables import TableFigure
 from psychocounsel.rundir.paths import RunDir, StudyDir
 from psychocounsel.rundir.results import FINISHED, OF_GATES, read_metrics, read_summary
+from psychocounsel.rundir.run import read_environment
 from psychocounsel.rundir.run_config import has_config, read_config
 from psychocounsel.storage.files import read_mapping
 from psychocounsel.studies.selecting import found_values
@@ -45,7 +46,7 @@ class StudyRun:
     @cached_property
     def environment(self) -> dict[str, Any]:
         """Environment of its last attempt: `nodes`, `processes`, versions; {} before it has started."""
-        return read_mapping(RunDir(self.run_dir).environment)
+        return read_environment(self.run_dir)
 
     @cached_property
     def lines(self) -> list[dict[str, Any]]:

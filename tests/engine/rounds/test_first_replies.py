@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from psychocounsel.data.group import Completion, Group
-from psychocounsel.engine.rounds.first_replies import FirstReplies, mean_difference
+from psychocounsel.engine.rounds.held_out import FirstReplies, mean_difference
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.rundir.paths import RunDir
 from tests.support.harness import ROOT, cli
