@@ -262,6 +262,15 @@ class Algorithm(GroupSettings):
         """Return the number of groups in a global batch that are pairs of the dataset instead of this round's groups."""
         return 0
 
+    def collect_reference(self, groups: list[Group], ctx: Context) -> list[Group]:
+        """Fill `ref_logprobs` of every completion, if the algorithm has a reference."""
+        if self.reference_kind == "none":
+            return groups
+        for group, logprobs in zip(groups, ctx.logprobs("reference", groups), strict=True):
+            for completion, values in zip(group.completions, logprobs, strict=True):
+                completion.ref_logprobs = values
+        return groups
+
     def collect_offline(self, groups: list[Group], ctx: Context) -> list[Group]:
         """Prepare groups of the dataset, as `collect` does for rollouts, before the first step; their number stays the same."""
         return self.collect(groups, ctx)
@@ -356,12 +365,4 @@ def checked_groups(algorithm: Algorithm, method: str, groups: Any, count: int | 
         raise wrong_return(algorithm, method, groups, "a list of Groups")
     if count is not None and len(groups) != count:
         raise wrong_return(algorithm, method, groups, f"as many Groups as it got, {count}")
-    return groups
-
-
-def collect_reference(groups: list[Group], ctx: Context) -> list[Group]:
-    """Fill `ref_logprobs` of every completion. Algorithms with a fixed reference use this as their `collect`."""
-    for group, logprobs in zip(groups, ctx.logprobs("reference", groups), strict=True):
-        for completion, values in zip(group.completions, logprobs, strict=True):
-            completion.ref_logprobs = values
     return groups

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from omegaconf import OmegaConf
 
-from psychocounsel.algo.base import Context, Needs, Outputs, Term, collect_reference
+from psychocounsel.algo.base import Context, Needs, Outputs, Term
 from psychocounsel.algo.policy_gradient import AdvantageAlgorithm, clipped, divergence, ratio_metrics
 from psychocounsel.errors import UserError
 from psychocounsel.model.settings import check_model_paths
@@ -84,7 +84,7 @@ class Distil(AdvantageAlgorithm):
         """Fill each completion's `logprobs` (by the trainer), `ref_logprobs` (by the teacher) and `advantages`."""
         import numpy as np
 
-        groups = collect_reference(groups, ctx)
+        groups = self.collect_reference(groups, ctx)
         weights = self.take_logprobs(groups, ctx)
         for group, of_group in zip(groups, weights, strict=True):
             for completion, weight in zip(group.completions, of_group, strict=True):

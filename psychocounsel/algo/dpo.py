@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term, collect_reference
+from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term
 from psychocounsel.algo.pair_terms import PAIR_FIGURES, chosen_nll, pair_term, reward_metrics, soft_losses
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
@@ -73,7 +73,7 @@ class DPO(Algorithm):
         return unused
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
-        return collect_reference(groups, ctx)
+        return self.collect_reference(groups, ctx)
 
     def figure_names(self) -> tuple[str, ...]:
         return (*PAIR_FIGURES, *(("loss_preference", "loss_sft") if self.sft_weight else ()))

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Context, Outputs, RoundPlan, Term
-from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, collect_advantages, k3, ratio_metrics
+from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, k3, ratio_metrics
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
@@ -86,16 +86,8 @@ class GRPO(PolicyGradient):
     def is_useful(self, group: Group, ctx: Context) -> bool:
         return len(set(self.rewards(group, ctx))) > 1
 
-    def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
-        return collect_advantages(self, groups, ctx, self._advantages)
-
-    def _advantages(self, rewards: np.ndarray, kl: np.ndarray) -> np.ndarray:
-        """Return the advantages, float[n], of the n replies to a prompt.
-
-        Args:
-            rewards: float[n], rewards of the replies.
-            kl: not used, because the divergence is part of the loss.
-        """
+    def advantages_of(self, rewards: np.ndarray, kl: np.ndarray) -> np.ndarray:
+        """Return the advantages; `kl` is not used, because the divergence is part of the loss."""
         advantages = rewards - rewards.mean()
         if self.normalise_std:
             advantages = advantages / (rewards.std(ddof=1) + 1e-4)

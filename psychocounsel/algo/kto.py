@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term, collect_reference
+from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
@@ -53,10 +53,10 @@ class KTO(Algorithm):
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         """Append mismatched replies, which have no label, to each group, and fill `ref_logprobs` of all replies."""
-        mismatched = collect_reference([_mismatched(groups, index) for index in range(len(groups))], ctx)
+        mismatched = self.collect_reference([_mismatched(groups, index) for index in range(len(groups))], ctx)
         return [
             replace(group, completions=[*group.completions, *other.completions])
-            for group, other in zip(collect_reference(groups, ctx), mismatched, strict=True)
+            for group, other in zip(self.collect_reference(groups, ctx), mismatched, strict=True)
         ]
 
     def batch_groups(self, groups: list[Group], ctx: Context) -> list[Group]:

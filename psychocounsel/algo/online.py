@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
-from psychocounsel.algo.base import Algorithm, Context, Needs, RoundPlan, collect_reference
+from psychocounsel.algo.base import Algorithm, Context, Needs, RoundPlan
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
@@ -178,7 +178,7 @@ class OnlinePairs(Online):
 
     def collect_offline(self, groups: list[Group], ctx: Context) -> list[Group]:
         """Return the pairs unchanged, with reference log-probabilities if the algorithm has a reference."""
-        return groups if self.reference_kind == "none" else collect_reference(groups, ctx)
+        return self.collect_reference(groups, ctx)
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         from psychocounsel.counsel.pairs import reward_pairs

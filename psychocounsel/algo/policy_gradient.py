@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
-from psychocounsel.algo.base import Context, Needs, Outputs, Term, collect_reference
+from psychocounsel.algo.base import Context, Needs, Outputs, Term
 from psychocounsel.algo.online import Online, Rollouts, note_differences
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
@@ -182,9 +181,31 @@ class PolicyGradient(AdvantageAlgorithm, Online):
         """Return a round's rewards, float[n] for each prompt, as the advantages use them."""
         return rewards
 
-    def collect_reference(self, groups: list[Group], ctx: Context) -> list[Group]:
-        """Fill `ref_logprobs` of every completion, if the algorithm has a reference."""
-        return groups if self.reference_kind == "none" else collect_reference(groups, ctx)
+    def advantages_of(self, rewards: np.ndarray, kl: np.ndarray) -> np.ndarray:
+        """Return the advantages, float[n], of the n replies to a prompt, for algorithms without a `collect` of their own.
+
+        Args:
+            rewards: float[n], scaled rewards of the replies.
+            kl: float[n], log(pi_old / ref) of the replies, summed over tokens (nats).
+        """
+        raise NotImplementedError
+
+    def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
+        """Fill each completion's `logprobs` (by the trainer), `ref_logprobs` and `advantages`.
+
+        All tokens of a reply share one advantage, multiplied by each token's importance weight.
+        """
+        import numpy as np
+
+        groups = self.collect_reference(groups, ctx)
+        weights = self.take_logprobs(groups, ctx)
+        rewards = self.scaled([np.array(self.rewards(group, ctx)) for group in groups])
+        for group, of_group, of_replies in zip(groups, weights, rewards, strict=True):
+            kl = np.array([float(divergence(completion).sum()) for completion in group.completions])
+            advantages = self.advantages_of(of_replies, kl)
+            for completion, advantage, weight in zip(group.completions, advantages, of_group, strict=True):
+                completion.advantages = np.float32(advantage) * weight
+        return self.unmasked(groups)
 
 
 def divergence(completion: Completion) -> np.ndarray:
@@ -195,31 +216,6 @@ def divergence(completion: Completion) -> np.ndarray:
     if completion.ref_logprobs is None:
         return np.zeros_like(completion.logprobs)
     return completion.logprobs - completion.ref_logprobs
-
-
-def collect_advantages(
-    algorithm: PolicyGradient,
-    groups: list[Group],
-    ctx: Context,
-    advantages_of: Callable[[np.ndarray, np.ndarray], np.ndarray],
-) -> list[Group]:
-    """Fill each completion's `logprobs` (by the trainer), `ref_logprobs` and `advantages`.
-
-    All tokens of a reply share one advantage, multiplied by each token's importance weight. `advantages_of` returns the
-    advantages, float[n], of the n replies to a prompt from their scaled rewards, float[n], and their log(pi / ref),
-    float[n], summed over tokens.
-    """
-    import numpy as np
-
-    before = algorithm.collect_reference(groups, ctx)
-    weights = algorithm.take_logprobs(before, ctx)
-    rewards = algorithm.scaled([np.array(algorithm.rewards(group, ctx)) for group in before])
-    for group, of_group, of_replies in zip(before, weights, rewards, strict=True):
-        kl = np.array([float(divergence(completion).sum()) for completion in group.completions])
-        advantages = advantages_of(of_replies, kl)
-        for completion, advantage, weight in zip(group.completions, advantages, of_group, strict=True):
-            completion.advantages = np.float32(advantage) * weight
-    return algorithm.unmasked(before)
 
 
 def normalised(rewards: list[np.ndarray]) -> list[np.ndarray]:

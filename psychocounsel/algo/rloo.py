@@ -5,15 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from psychocounsel.algo.base import Context, Outputs, Term
-from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, collect_advantages, normalised, ratio_metrics
+from psychocounsel.algo.base import Outputs, Term
+from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, normalised, ratio_metrics
 from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
     import numpy as np
 
     from psychocounsel.data.batch import Batch
-    from psychocounsel.data.group import Group
 
 
 @dataclass
@@ -34,19 +33,10 @@ class RLOO(PolicyGradient):
 
     reply_is_one_action = True
 
-    def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
-        return collect_advantages(self, groups, ctx, self._advantages)
-
     def scaled(self, rewards: list[np.ndarray]) -> list[np.ndarray]:
         return normalised(rewards) if self.normalise_rewards else rewards
 
-    def _advantages(self, rewards: np.ndarray, kl: np.ndarray) -> np.ndarray:
-        """Return the advantages, float[n], of the n replies to a prompt.
-
-        Args:
-            rewards: float[n], scaled rewards of the replies.
-            kl: float[n], log(pi / ref) of the replies, summed over tokens (nats).
-        """
+    def advantages_of(self, rewards: np.ndarray, kl: np.ndarray) -> np.ndarray:
         returns = self.reward_weight * rewards - self.kl_weight * kl
         # A return minus the mean of the others is n/(n-1) times its deviation from the mean of all.
         return (returns - returns.mean()) * len(returns) / (len(returns) - 1)
