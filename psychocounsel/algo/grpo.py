@@ -68,6 +68,11 @@ class GRPO(PolicyGradient):
                 f"algo.resample={self.resample} and rollout.max_staleness={config.rollout.max_staleness}: a round that is "
                 "written ahead has no rewards yet; use rollout.max_staleness=0, or algo.resample=0"
             )
+        if self.resample and config.get("reward") is not None and config.reward.get("combine") == "constraint":
+            raise UserError(
+                f"algo.resample={self.resample} and reward.combine=constraint: prompts are replaced before the round's "
+                "multiplier is known, which may tell their replies apart; use algo.resample=0, or reward.combine=lexicographic"
+            )
 
     def unused(self, config: DictConfig) -> dict[str, str]:
         unused = super().unused(config)

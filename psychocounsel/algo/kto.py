@@ -72,13 +72,13 @@ class KTO(Algorithm):
         return [_labelled(group, True) for group in groups]
 
     def figure_names(self) -> tuple[str, ...]:
-        return ("loss", "accuracy", "margin", "kl")
+        return ("loss", "accuracy", "margin", "reference_point")
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
-        """Return the loss averaged over completions, with the metrics `rewards/accuracy`, `rewards/margin` and `kl`.
+        """Return the loss averaged over completions, with the metrics `rewards/accuracy`, `rewards/margin` and `reference_point`.
 
         A reply's margin is beta (h - z) if it is good and beta (z - h) if it is bad; the accuracy is the share of
-        positive margins (a tie counts half), and `kl` is z. `outputs.logprobs`: float32[N], log-probabilities of the
+        positive margins (a tie counts half), and `reference_point` is z. `outputs.logprobs`: float32[N], log-probabilities of the
         batch's completion tokens.
         """
         import torch
@@ -94,7 +94,7 @@ class KTO(Algorithm):
             "loss_preference": Term(losses.sum(), "completions", summands=losses),
             "rewards/accuracy": Term(wins.sum(), "completions", 0.0, summands=wins),
             "rewards/margin": Term(margin.sum(), "completions", 0.0, summands=margin),
-            "kl": Term(torch.full_like(margin, self._kl).sum(), "completions", 0.0),
+            "reference_point": Term(torch.full_like(margin, self._kl).sum(), "completions", 0.0),
         }
 
 

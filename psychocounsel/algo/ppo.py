@@ -174,10 +174,11 @@ class PPO(PolicyGradient):
         kl_weight = self._next_kl_weight(float(np.mean([divergences.sum() for divergences in kl])), ctx)
         values = [values for of_group in ctx.values(groups) for values in of_group]
         own = [np.array(self.rewards(group, ctx)) for group in groups]
-        rewards, scale = np.concatenate(self.scaled(own)), self._scale(own)
+        rewards = np.concatenate(self.scaled(own))
+        mean, spread = (float(np.concatenate(own).mean()), spread_of(own)) if self.normalise_rewards else (0.0, 1.0)
         for completion, of_tokens, value, reward in zip(completions, kl, values, rewards.tolist(), strict=True):
             tokens = -(kl_weight if self.kl_in == "reward" else 0.0) * of_tokens
-            for place, earned in turn_ends(completion, reward, scale):
+            for place, earned in turn_ends(completion, reward, self.reward_weight / spread, mean):
                 tokens[place] += earned
             completion.values = value
             completion.advantages = gae(tokens, value, self._discounts(completion), self.gae_lambda)
@@ -187,10 +188,10 @@ class PPO(PolicyGradient):
         )
         ctx.note("explained_variance", float(1 - (returns - before).var() / max(float(returns.var()), 1e-12)))
         ctx.note("value", float(before.mean()))
-        mean, std = (advantages.mean(), advantages.std() + 1e-8) if self.whiten else (0.0, 1.0)
+        centre, std = (advantages.mean(), advantages.std() + 1e-8) if self.whiten else (0.0, 1.0)
         for completion, weight in zip(completions, weights, strict=True):
             assert completion.advantages is not None
-            completion.advantages = ((completion.advantages - mean) / std * weight).astype(np.float32)
+            completion.advantages = ((completion.advantages - centre) / std * weight).astype(np.float32)
         return self.unmasked(groups)
 
     def _discounts(self, completion: Completion) -> np.ndarray:
@@ -224,10 +225,6 @@ class PPO(PolicyGradient):
         limit = math.inf if self.reward_clip is None else self.reward_clip
         return [self.reward_weight * of_prompt.clip(-limit, limit) for of_prompt in rewards]
 
-    def _scale(self, rewards: list[np.ndarray]) -> float:
-        """Return the factor by which `scaled` multiplies differences of a round's rewards."""
-        return self.reward_weight / (spread_of(rewards) if self.normalise_rewards else 1.0)
-
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Return terms averaged over tokens; `loss_value` belongs to the critic, or to the policy if the trunk is shared.
 
@@ -249,18 +246,20 @@ class PPO(PolicyGradient):
         return terms | ratio_metrics(ratio, self.clip, self.clip, "tokens") | self.common_terms(outputs, batch)
 
 
-def turn_ends(completion: Completion, reward: float, scale: float) -> list[tuple[int, float]]:
+def turn_ends(completion: Completion, reward: float, scale: float, mean: float = 0.0) -> list[tuple[int, float]]:
     """Return the last trained token of each of the policy's turns, and the part of the scaled `reward` that it gets.
 
-    The parts add up to `reward`. An earlier turn t gets scale * r_t, with r_t of `Completion.turn_rewards`; the last turn gets
-    the rest, so also the penalties and what normalising subtracts.
+    The parts add up to `reward`. An earlier turn t gets scale * (r_t - s_t * mean), with r_t of `Completion.turn_rewards`
+    and its share s_t of the mean that normalising subtracts (`Completion.turn_shares`), so that a constant added to all
+    rewards changes no part. The last turn gets the rest, so also the penalties.
     """
     import numpy as np
 
     if completion.turn_rewards is None:
         return [(-1, reward)]
     places = np.cumsum(completion.turn_lengths) - 1
-    earlier = (scale * completion.turn_rewards[:-1].astype(float)).tolist()
+    earned = completion.turn_rewards.astype(float) - completion.turn_shares * mean
+    earlier = (scale * earned[:-1]).tolist()
     return list(zip(places.tolist(), [*earlier, reward - sum(earlier)], strict=True))
 
 

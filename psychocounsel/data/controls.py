@@ -8,6 +8,7 @@ from pathlib import Path
 from omegaconf import DictConfig
 
 from psychocounsel.counsel.controls import ControlSource, control_of
+from psychocounsel.data.messages import client_text
 from psychocounsel.data.reply_files import replies_of
 from psychocounsel.data.rows import Example
 from psychocounsel.data.selection import refuse_sessions
@@ -17,11 +18,6 @@ from psychocounsel.errors import UserError
 
 RATE = 0.15  # controls per pair, if `data.control_rate` is null; docs/judges.md compares it with 0.5
 _WORDS_OF = 500  # examples whose words `random` draws from
-
-
-def speech_of(example: Example) -> str:
-    """Return the client's turns of an example as one text."""
-    return "\n".join(message["content"] for message in example.prompt if message["role"] == "user")
 
 
 class Clients:
@@ -46,7 +42,7 @@ class Clients:
         """
         example = self.good[number]
         other = self._other(number, self.by_topic.get(example.topic, self.everyone), rng)
-        return ControlSource(speech_of(example), example.replies[0], other, self.system_prompt, self.words)
+        return ControlSource(client_text(example.prompt), example.replies[0], other, self.system_prompt, self.words)
 
     def _other(self, number: int, members: Sequence[int], rng: random.Random) -> str | None:
         start = rng.randrange(max(len(members), 1))

@@ -74,6 +74,18 @@ class Completion:
         edges = np.flatnonzero(np.diff(self.trained, prepend=False, append=False))
         return [int(end - start) for start, end in edges.reshape(-1, 2)]
 
+    @property
+    def turn_shares(self) -> Array:
+        """Share of each of the policy's turns in a constant that is added to `reward`, float64[policy's turns].
+
+        The shares are equal among the turns that earned something; if none did, the last turn has all.
+        """
+        earned = np.zeros(len(self.turn_lengths)) if self.turn_rewards is None else self.turn_rewards != 0
+        shares = earned.astype(np.float64)
+        if not shares.any():
+            shares[-1] = 1.0
+        return shares / shares.sum()
+
     def cut(self, length: int) -> "Completion":
         """Return the first `length` tokens."""
         cut = replace(self, ids=self.ids[:length], trained=None if self.trained is None else self.trained[:length])

@@ -10,7 +10,7 @@ import json
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from psychocounsel.errors import UserError
@@ -45,6 +45,11 @@ _UNCLEAR_MARK = re.compile(
 )
 _SPELT_LIST = re.compile(r"\s*(\[\s*)?\{\s*['\"]\w+['\"]\s*:")
 _SPELT_TALK = re.compile(r"['\"](role|from|speaker|ratings)['\"]\s*:")
+
+
+def client_text(messages: Iterable[Message], between: str = "\n") -> str:
+    """Return the client's turns as one text, with `between` them."""
+    return between.join(message["content"] for message in messages if message["role"] == "user")
 
 
 def talk_with_client(value: Any, where: str, name: str) -> list[Message]:

@@ -93,7 +93,7 @@ def judge_forecast(config: DictConfig) -> list[str]:
     if judge is None and clients is None:
         return []
     from psychocounsel.data.selection import prompted_rows
-    from psychocounsel.engine.schedule import steps_of
+    from psychocounsel.engine.schedule import round_order, steps_of
 
     train, held_out = (
         [*{json.dumps(row.prompt): row.prompt for row in rows}.values()] for rows in prompted_rows(config.data)
@@ -101,11 +101,15 @@ def judge_forecast(config: DictConfig) -> list[str]:
     algorithm: Any = build(config, "algo")
     steps = steps_of(config, algorithm, len(train))
     evaluated = (2 + (steps - 1) // config.eval.every if config.eval.every else 2) * len(held_out[: config.eval.limit])
-    trained, samples = 0.0, 1
+    trained, samples = 0, 1
     if (plan := algorithm.round) is not None:
-        trained = steps / plan.passes * (config.global_batch_size - algorithm.offline_groups(config.global_batch_size))
+        order = round_order(config, algorithm, len(train))
+        trained = (
+            order.rounds * order.prompts * (1 + plan.resample)
+        )  # a round is written whole, even if the run ends in it
         samples = plan.samples
     turns = config.rollout.turns if config.rollout.clients else 1
+    at_most = ", at most" if turns > 1 or (plan and plan.resample) else ""
     lines = []
     if clients is not None:
         calls = round((trained * samples + evaluated) * (turns - 1))
@@ -116,8 +120,8 @@ def judge_forecast(config: DictConfig) -> list[str]:
     if judge is not None:
         scored = 1 if config.rollout.session_reward == "last" else turns
         asked, tokens = _asked(judge, train, ((trained * scored, samples), (evaluated * scored, 1)))
-        what = "reward" if turns == 1 else "reward, at most"
-        lines += _calls(config, judge.model(), "reward_answers", round(asked), round(tokens / max(asked, 1)), what)
+        each = round(tokens / max(asked, 1))
+        lines += _calls(config, judge.model(), "reward_answers", round(asked), each, "reward" + at_most)
         line, model = f"reward: texts go to {_hosts(judge.receivers('reward'), 'the judge runs here')}", judge.model()
         if model.is_third_party():
             line += f"; {model.name} is a third party and gets " + (

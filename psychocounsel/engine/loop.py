@@ -81,10 +81,16 @@ class LoopState:
         """The last step with written metrics; -1 before the first."""
         return self.step if self.line is None else self.step - 1
 
+    @property
+    def has_learned(self) -> bool:
+        """False until a step changed the main model, as in a critic's warm-up: its evaluation cannot be better."""
+        return self.step > self.skipped + self.empty
+
     def note(self, evaluation: dict[str, float], metric: str, mode: str, eligible: bool = True) -> bool:
         """Record an evaluation; return True if it is `eligible` and the best after step 0 by `metric` (`mode` min, max or auto).
 
-        A metric that is NaN, such as a judge's score that no reply got, is never the best.
+        An evaluation before the main model has learned is never the best, nor a metric that is NaN, such as a judge's score
+        that no reply got.
 
         Raises:
             UserError: if the evaluation has no such metric.
@@ -102,10 +108,9 @@ class LoopState:
             self.before = evaluation
             return False
         # A run killed between export and checkpoint repeats the steps up to the exported one, which ended a wait anew.
-        # While the main model has not learned yet, as in a critic's warm-up, an evaluation cannot be better.
-        waits = self.step > self.best.get("step", 0) and self.skipped < self.step
+        waits = self.step > self.best.get("step", 0) and self.has_learned
         self.unimproved = self.unimproved + 1 if waits else 0
-        if not eligible or np.isnan(evaluation[metric]):
+        if not (eligible and self.has_learned) or np.isnan(evaluation[metric]):
             return False
         value, best = evaluation[metric], self.best.get(metric, np.nan)  # earlier versions kept a NaN as the best
         smaller = smaller_is_better(metric, mode)
@@ -157,7 +162,7 @@ class OptimizerStep:
             line["groups"], rested = 0, self.main in idle
             line["step_seconds"] = time.perf_counter() - started  # includes the time of writing a round's replies
         state.advance()
-        state.skipped += rested
+        state.skipped += rested and bool(groups)
         state.empty += not groups
         if not groups and state.empty == 1:
             self.run.say(

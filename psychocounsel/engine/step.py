@@ -153,7 +153,7 @@ class Stepper:
             UserError: as in `checked_terms`.
         """
         counts = global_counts([group.trained_lengths for group in groups])
-        known = self.untrained and not train and reference_of(groups) is not None
+        known = self.untrained and not train and reference_of(groups) is not None and not self.algorithm.reads_entropy
 
         def work(members: list[int], batch: Batch) -> _Part:
             outputs = Outputs(logprobs=batch.ref_logprobs) if known else self._forward(batch, idle)

@@ -216,6 +216,8 @@ class Trainer:
                 value for name, value in self.state.last.items() if name.startswith("guard/")
             ):
                 self.run.say("every evaluation exceeded a limit of guard: model/ holds the last weights")
+            elif not self.state.best and not self._meets_limits(self.state.last):
+                self.run.say("no evaluation met reward.at_least: model/ holds the last weights")
             self._export({})
             self._settle(wait=True)
         self.products.summarise("finished", self.state)
@@ -266,7 +268,7 @@ class Trainer:
         if is_last:
             self._settle(wait=True)
         self._announce("step_end")
-        if evaluation.exceeded and self.config.guard.stop and not is_last:
+        if evaluation.exceeded and self.config.guard.stop:
             self._stop_here("guard.stop=true", Guarded())
 
     def _due(self, every: int, is_last: bool) -> bool:
@@ -278,8 +280,12 @@ class Trainer:
     def _note(self, evaluation: HeldOutEvaluation) -> None:
         """Record an evaluation, and export the model if it is the best so far."""
         checkpoint = self.config.checkpoint
-        if self.state.note(evaluation.metrics, checkpoint.metric, checkpoint.mode, not evaluation.exceeded):
+        eligible = not evaluation.exceeded and self._meets_limits(evaluation.metrics)
+        if self.state.note(evaluation.metrics, checkpoint.metric, checkpoint.mode, eligible):
             self._export(evaluation.metrics)
+
+    def _meets_limits(self, figures: dict[str, float]) -> bool:
+        return self.config.get("reward") is None or configs.build(self.config, "reward").meets_limits(figures)
 
     # -- ending
 

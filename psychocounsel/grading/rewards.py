@@ -32,7 +32,7 @@ from psychocounsel.asking.language_model import (
 )
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.traits import sure_language_of
-from psychocounsel.data.messages import Message
+from psychocounsel.data.messages import Message, client_text
 from psychocounsel.errors import UserError
 from psychocounsel.grading.criteria import CriteriaFile, criteria_ask, read_values
 from psychocounsel.grading.ranking import RankingAsk, rank_scores, ranking_asks, ranking_rules, read_ranks
@@ -423,7 +423,7 @@ class JudgeScorer(Scorer):
         for prompt, group in groupby(conversations, key=lambda conversation: [*conversation[:-1]]):
             replies = [conversation[-1]["content"] for conversation in group]
             distinct = list(dict.fromkeys(replies))
-            said = "\n".join(turn["content"] for turn in prompt if turn["role"] == "user")
+            said = client_text(prompt)
             speaks = self.model.language in (None, sure_language_of(said) if self.model.language else None)
             yield _Group(replies, distinct, self.questions.about(prompt, distinct, len(replies)) if speaks else None)
 

@@ -79,8 +79,7 @@ def reply_figures(groups: Sequence[Group], reference: list[list[Array]] | None) 
     if any(reply.reward is not None for reply in replies):
         figures = {"reward": [reply.reward or 0.0 for reply in replies], **figures}
     for name, role in COPIED_FROM.items():
-        sources = [_words_from(group, role) for group in groups]
-        if all(sources):
+        if all(any(message["role"] == role for message in group.messages or ()) for group in groups):
             figures[name] = [_copied(reply, group, role) for group in groups for reply in group.completions]
     for name in sorted({name for reply in replies for name in reply.reward_parts or ()}):
         figures[f"reward_{name}"] = [(reply.reward_parts or {}).get(name, math.nan) for reply in replies]
@@ -118,10 +117,6 @@ def copied_share(words: Sequence[str], source: Sequence[str]) -> float:
         if tuple(words[start : start + GRAM]) in known:
             copied.update(range(start, start + GRAM))
     return len(copied) / len(words) if words else 0.0
-
-
-def _words_from(group: Group, role: str) -> list[str]:
-    return _words_by(role, group.messages or [])
 
 
 def _words_by(role: str, messages: Sequence[Message]) -> list[str]:

@@ -124,6 +124,10 @@ class RewardSettings(GroupSettings):
             UserError: naming the setting.
         """
 
+    def meets_limits(self, figures: Mapping[str, float]) -> bool:
+        """Return whether held-out figures (`eval/reward_NAME` and others) keep the reward's limits. Default: there are none."""
+        return True
+
     def memory(self, config: DictConfig, key: str) -> dict[str, float | None]:
         """Return the bytes on each GPU by purpose; None for an unknown size, the default."""
         return {f"reward {self.name}": None}

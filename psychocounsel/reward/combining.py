@@ -53,6 +53,12 @@ class CombinedReward(RewardSettings):
         if min(self.weights.values(), default=0) < 0 or not any(rest):
             raise UserError(f"{key}.weights: weights must be 0 or more, and not all 0")
 
+    def meets_limits(self, figures: Mapping[str, float]) -> bool:
+        """Outside rounds the reward of `combine=constraint` is m alone, so the limited score is compared with its limit."""
+        if getattr(self, "combine", None) != "constraint":
+            return True
+        return all(figures.get(f"eval/reward_{name}", limit) >= limit for name, limit in self.at_least.items())
+
     def combination(self, combine: str) -> ScoreCombination:
         """Return the rule of checked settings."""
         (name, limit), *_ = [*self.at_least.items(), ("", 0.0)]
@@ -100,4 +106,8 @@ class ScoreCombination:
         multiplier = max(0.0, (notes.earlier(MULTIPLIER) or 0.0) + self.rate * shortfall)
         notes.note(MULTIPLIER, multiplier)
         for reply, score in zip(replies, limited, strict=True):
-            reply.reward = ((reply.reward or 0.0) + multiplier * (score - self.limit)) / (1 + multiplier)
+            added = multiplier * (score - self.limit)
+            reply.reward = ((reply.reward or 0.0) + added) / (1 + multiplier)
+            if reply.turn_rewards is not None:
+                of_turns = (reply.turn_rewards + added * reply.turn_shares) / (1 + multiplier)
+                reply.turn_rewards = of_turns.astype(reply.turn_rewards.dtype)

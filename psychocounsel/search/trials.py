@@ -336,6 +336,8 @@ class TrialReport(Callback):
     def eval_end(self, metrics: dict[str, float], step: int, run: Run) -> str | None:
         if not run.is_main or not step:
             return None
+        if any(value for name, value in metrics.items() if name.startswith("guard/")):
+            return None  # no trial's result comes from such an evaluation
         metric = run.config.checkpoint.metric
         gives_up = journal_of(run.dir, run.config).report(run.dir, metrics[metric], step, self.pruner)
         return f"pruned at step {step}: other trials were better by {metric}" if gives_up else None

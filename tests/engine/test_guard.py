@@ -177,6 +177,16 @@ def test_killed_and_gone_on_it_compares_with_the_same_replies(
 
 
 @pytest.mark.slow
+def test_a_guard_stops_after_the_last_step_too(small_model: Path, tmp_path: Path) -> None:
+    train(
+        tmp_path / "run", small_model, "guard.kl=1e-6", "guard.stop=true", "max_steps=2", "eval.every=2", code=GATE_NO
+    )
+    assert not (tmp_path / "run" / "model").exists()
+    said = train(tmp_path / "run", small_model, "guard.kl=1e-6", "max_steps=2", "eval.every=2")
+    assert "every evaluation exceeded a limit of guard: model/ holds the last weights" in said
+
+
+@pytest.mark.slow
 def test_without_the_replies_before_training_it_says_so(small_model: Path, tmp_path: Path) -> None:
     touch = "+callbacks.touch={_target_: tests.support.killer.Touch, event: step_end, step: 3}"
     train(tmp_path / "run", small_model, touch, code=75)

@@ -137,7 +137,9 @@ def test_evaluations_before_the_main_model_learns_cost_no_patience() -> None:
     for state.step, state.skipped in [(1, 1), (2, 2), (3, 2), (4, 2)]:
         state.note({"eval/reward": 0.5}, "eval/reward", "auto")
         found.append(state.unimproved)
-    assert found == [0, 0, 1, 2]
+    assert found == [0, 0, 0, 1] and state.best["step"] == 3, "until then the weights are those before training"
+    idle = LoopState(step=3, skipped=1, empty=2)  # no step had gradients for the main model
+    assert not idle.note({"eval/reward": 0.5}, "eval/reward", "auto") and not idle.best and not idle.unimproved
 
 
 def test_a_run_that_learns_nothing_ends_early_and_is_finished(small_model: Path, tmp_path: Path) -> None:

@@ -74,3 +74,5 @@ def test_a_round_measures_echoes_and_its_page_marks_them() -> None:
     assert "9 tokens, echo 54 %, recital 38 %\n" in page and "reward -1.000, 9 tokens\n" in page
     without = Group("g", group.prompt_ids, replies, messages=messages[1:])
     assert "recital" not in reply_figures([without], None)
+    wordless = Group("w", group.prompt_ids, replies, messages=[{"role": "user", "content": "\U0001f62d ..."}])
+    assert reply_figures([without, wordless], None)["echo"] == pytest.approx([7 / 13, 0, 0, 0]), "guard.echo needs it"

@@ -9,8 +9,10 @@ import pytest
 from psychocounsel.data.group import Completion, Group, read_groups
 from psychocounsel.errors import UserError
 from psychocounsel.reward.combining import ScoreCombination
+from psychocounsel.settings.targets import build
 from tests.engine.test_resume import assert_bitwise_equal
 from tests.reward.test_servers import settled
+from tests.support.composed import compose
 from tests.support.harness import cli, metrics_of
 
 SCORES = {
@@ -54,6 +56,30 @@ def test_the_multiplier_rises_while_the_limit_is_violated_and_falls_after() -> N
         expected = [(2 + multiplier * (score - 4)) / (1 + multiplier) for score in safety]
         assert [reply.reward for reply in replies] == pytest.approx(expected)
     assert multiplier == 0, "it never falls below zero"
+
+
+def test_what_the_turns_of_a_session_earned_adds_up_to_the_constrained_reward() -> None:
+    earned = np.array([0.5, 1.5], np.float32)
+    mask = np.array([True, False, True])
+    reply = Completion(
+        np.ones(3, np.int32), reward=2.0, reward_parts={"safety": 1.0}, trained=mask, turn_rewards=earned
+    )
+    ScoreCombination("constraint", {}, "safety", 4.0, 0.5).constrain(
+        [Group("a", np.ones(1, np.int32), [reply])], Notes()
+    )
+    assert reply.turn_rewards is not None and reply.reward == pytest.approx((2 - 1.5 * 3) / 2.5)
+    assert reply.turn_rewards.tolist() == pytest.approx([(0.5 - 2.25) / 2.5, (1.5 - 2.25) / 2.5])
+    assert reply.turn_rewards.sum() == pytest.approx(reply.reward)
+
+
+@pytest.mark.parametrize(
+    ("combine", "score", "meets"), [("constraint", 3.9, False), ("constraint", 4.0, True), (None, 0.0, True)]
+)
+def test_a_constraint_limits_which_evaluation_may_be_the_best(combine: str | None, score: float, meets: bool) -> None:
+    given = [f"reward.combine={combine}", "reward.at_least={safety: 4}"] if combine else []
+    settings = build(compose(["algo=grpo", "reward=local", "reward.path=a/b", *given]), "reward")
+    assert settings.meets_limits({"eval/reward": 1.0, "eval/reward_safety": score}) == meets
+    assert settings.meets_limits({"eval/loss": 1.0}), "an evaluation without replies"
 
 
 TWO = "reward.members=[builtin:tiny_reward,{name: tiny_2}]"

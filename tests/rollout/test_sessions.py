@@ -271,6 +271,20 @@ def test_ppo_gives_each_turn_what_it_earned_at_its_last_token() -> None:
     assert turn_ends(Completion(np.arange(3, dtype=np.int32)), 1.5, scale) == [(-1, 1.5)]
 
 
+def test_a_constant_in_all_rewards_changes_no_turns_part_of_a_normalised_reward() -> None:
+    """`mean` adds it to every turn, `last` and `min` to the turn that earned; the last turn has it if none earned."""
+    mask = np.array([True, False, True, False, True])
+    for earned, shares in (([0.5, -1.0, 0.25], [1 / 3] * 3), ([0, 1.5, 0], [0, 1, 0]), ([0, 0, 0], [0, 0, 1])):
+        parts = []
+        for constant in (0.0, 4.0):
+            rewards = np.array(earned) + constant * np.array(shares)
+            session = Completion(np.arange(5, dtype=np.int32), trained=mask, turn_rewards=rewards.astype(np.float32))
+            assert constant or session.turn_shares.tolist() == pytest.approx(shares)
+            mean = 0.3 + constant
+            parts.append([value for _, value in turn_ends(session, 2 * (rewards.sum() - mean), 2.0, mean)])
+        assert parts[0] == pytest.approx(parts[1], abs=1e-6)
+
+
 # Runs
 
 CLIENTS = """

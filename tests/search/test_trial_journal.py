@@ -6,6 +6,7 @@ import shlex
 import signal
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import optuna
@@ -13,7 +14,7 @@ import pytest
 
 from psychocounsel.errors import CONTINUE_LATER, DONE
 from psychocounsel.rundir.results import write_summary
-from psychocounsel.search.trials import TrialJournal, distribution, mark_best, trial_seed
+from psychocounsel.search.trials import TrialJournal, TrialReport, distribution, mark_best, trial_seed
 from psychocounsel.storage.files import read_json
 from tests.support.processes import FORKED
 
@@ -131,6 +132,13 @@ def test_planted_evaluations_are_pruned_where_optuna_prunes(pruner: str, tmp_pat
     assert any(verdicts) == (pruner != "none") and not all(verdicts)
     states = [trial.state.name for trial in journal(tmp_path).results(tmp_path)]
     assert states == ["PRUNED" if pruned else "COMPLETE" for pruned in verdicts]
+
+
+def test_an_evaluation_beyond_a_limit_of_guard_prunes_no_other_trial(tmp_path: Path) -> None:
+    callback = TrialReport(pruner="median")
+    broken = {"eval/reward": 9.0, "guard/kl": 1.0}
+    assert callback.eval_end(broken, 5, SimpleNamespace(is_main=True, dir=tmp_path)) is None  # type: ignore[arg-type]
+    assert not journal(tmp_path).results(tmp_path), "nothing was reported"
 
 
 def test_ends_are_told_once_and_the_best_is_marked(tmp_path: Path) -> None:

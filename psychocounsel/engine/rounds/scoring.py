@@ -12,8 +12,9 @@ import numpy as np
 
 from psychocounsel.counsel.traits import read_risk_rules
 from psychocounsel.data.group import Array, Completion, Group
-from psychocounsel.data.messages import Message
+from psychocounsel.data.messages import Message, client_text
 from psychocounsel.data.selection import prompted_rows
+from psychocounsel.data.shared_text import hash_of
 from psychocounsel.data.tokenise import without_system_prompt
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.rounds.offloading import on_device
@@ -240,8 +241,11 @@ def open_scoring(run: Run, world: World, system_prompt: str | None, prompts: Ite
 
 
 def _crises(config: Any) -> frozenset[str]:
-    """Return the ids of the rows whose speech may be about a crisis, by the column `risk` or by its words."""
+    """Return the ids of the rows to whose prompts any row has a crisis, by the column `risk` or by the client's words."""
     rules = read_risk_rules()
     rows = [row for part in prompted_rows(config.data) for row in part]
-    said = ["\n".join(turn["content"] for turn in row.prompt if turn["role"] == "user") for row in rows]
-    return frozenset(row.id for row, text in zip(rows, said, strict=True) if rules.of(text, row.risk).crisis)
+    prompts = [hash_of(row.prompt) for row in rows]  # rows with one prompt make one group, with the id of the first
+    crises = {
+        prompt for row, prompt in zip(rows, prompts, strict=True) if rules.of(client_text(row.prompt), row.risk).crisis
+    }
+    return frozenset(row.id for row, prompt in zip(rows, prompts, strict=True) if prompt in crises)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.data.messages import Message
+from psychocounsel.data.messages import Message, client_text
 from psychocounsel.data.rows import Example, Ratings
 from psychocounsel.data.shared_text import components_of, normalised, reply_key
 
@@ -46,7 +46,7 @@ class Pairs:
 
     def speech(self, prompt: int) -> str:
         """Return the client's turns of the prompt with this index, one a line."""
-        return "\n".join(message["content"] for message in self.prompts[prompt] if message["role"] == "user")
+        return client_text(self.prompts[prompt])
 
     def fingerprint(self) -> str:
         """Return the sha256 of all texts, in the order of the pairs."""

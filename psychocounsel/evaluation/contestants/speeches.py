@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.counsel.traits import read_risk_rules, read_topics, sure_language_of
-from psychocounsel.data.messages import Message
+from psychocounsel.data.messages import Message, client_text
 from psychocounsel.data.near_duplicates import near_matches, sketches
 from psychocounsel.data.rows import Example
 from psychocounsel.data.selection import load_split
@@ -97,7 +97,7 @@ def speech_id(prompt: str) -> str:
 
 def client_words(prompt: Sequence[Message]) -> str:
     """Return all client turns of a prompt as one text."""
-    return "\n\n".join(message["content"] for message in prompt if message["role"] == "user")
+    return client_text(prompt, "\n\n")
 
 
 def clients_of(speeches: Iterable[Row]) -> dict[str, int]:

@@ -16,6 +16,7 @@ from psychocounsel.asking.language_model import CUT, FAILED, TEXT, WITHHELD, Ans
 from psychocounsel.asking.parties import may_see
 from psychocounsel.asking.system_prompts import replies_prompt
 from psychocounsel.counsel.traits import read_risk_rules
+from psychocounsel.data.messages import client_text
 from psychocounsel.evaluation.external.exams import ExamAsk, ExamSet, exam_asks, read_letters
 from psychocounsel.evaluation.external.scores import UNREADABLE, ExamAnswer, RubricRating, is_rateable
 from psychocounsel.evaluation.external.set_files import read_sets
@@ -62,7 +63,7 @@ class SetRules:
 
     def may_see(self, model: LanguageModel, item: RubricItem) -> bool:
         """Return True if `model` may see the prompt of an item."""
-        return may_see(model, self.is_crisis(_spoken(item)), self.crisis_to_third_parties)
+        return may_see(model, self.is_crisis(client_text(item.prompt)), self.crisis_to_third_parties)
 
 
 def answer_exam(
@@ -240,10 +241,6 @@ def _buy(
     with closing(outcomes):
         for _ in outcomes:
             pass
-
-
-def _spoken(item: RubricItem) -> str:
-    return "\n".join(message["content"] for message in item.prompt if message["role"] == "user")
 
 
 # The step: answers and ratings of all sets, written to exams.parquet and ratings.parquet.

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.counsel.traits import NONE, read_risk_rules, read_topics
+from psychocounsel.data.messages import client_text
 from psychocounsel.data.rows import Example
 from psychocounsel.data.shared_text import components_of, normalised, same_texts
 from psychocounsel.metrics.intervals import TWO_SIDED_LEVEL, bootstrap, mean_intervals
@@ -324,18 +325,14 @@ def _ordered(names: Iterable[str]) -> list[str]:
     return [name for name, _ in sorted(Counter(names).items(), key=lambda item: (-item[1], item[0]))]
 
 
-def _speech(example: Example) -> str:
-    return "\n".join(message["content"] for message in example.prompt if message["role"] == "user")
-
-
 def _topic(example: Example) -> tuple[str, str]:
     if example.topic:
         return example.topic, "column"
-    return read_topics().of(_speech(example)).coarse or "unknown", "rules"
+    return read_topics().of(client_text(example.prompt)).coarse or "unknown", "rules"
 
 
 def _risk(example: Example) -> tuple[str, str]:
-    risk = read_risk_rules(may_clear=True).of(_speech(example), example.risk)
+    risk = read_risk_rules(may_clear=True).of(client_text(example.prompt), example.risk)
     return risk.kind, risk.source
 
 

@@ -18,6 +18,7 @@ from psychocounsel.asking.language_model import Ask, LanguageModel
 from psychocounsel.blocks.kinds import Paragraph
 from psychocounsel.counsel.system_prompt import COUNSELLOR, reward_prompt
 from psychocounsel.counsel.traits import read_risk_rules, sure_language_of
+from psychocounsel.data.messages import client_text
 from psychocounsel.data.privacy import paths_of
 from psychocounsel.data.rows import Example
 from psychocounsel.data.selection import no_pairs, refuse_sessions
@@ -249,7 +250,7 @@ def _asks(calls: Iterable[JudgeCall]) -> list[tuple[LanguageModel, Ask]]:
 
 def _pair(example: Example) -> ReplyPair:
     """Return a pair with the chosen reply as `first`; nothing in the judge's prompt reveals the chosen reply."""
-    speech = "\n".join(message["content"] for message in example.prompt if message["role"] == "user")
+    speech = client_text(example.prompt)
     crisis = read_risk_rules().of(speech, example.risk).crisis
     key = {"setting": "", "seed": 0, "length_limit": None, "sample": 0, "reply": ""}
     chosen, rejected = ({**key, "text": reply} for reply in example.replies[:2])

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from psychocounsel.blocks.kinds import ShownReply, ShownSpeech
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.traits import read_risk_rules
+from psychocounsel.data.messages import client_text
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.pairs import EQUAL
 from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES
@@ -191,7 +192,7 @@ def _groups(path: Path, most: int, source: str) -> ShownTexts:
     risks = read_risk_rules()
     speeches = []
     for row in islice(_group_rows(path), most):
-        speech = "\n\n".join(message["content"] for message in row["messages"] or [] if message["role"] == "user")
+        speech = client_text(row["messages"] or [], "\n\n")
         speech = speech or row["prompt_text"]
         ranked = sorted(row["completions"], key=lambda reply: -(reply["reward"] or 0.0))
         ends = {"best reply": ranked[0], "worst reply": ranked[-1]} if len(ranked) > 1 else {"reply": ranked[0]}

@@ -19,7 +19,8 @@ from omegaconf import OmegaConf
 from psychocounsel.counsel.traits import read_risk_rules
 from psychocounsel.data.group import Completion, Group, read_groups
 from psychocounsel.data.selection import load_split
-from psychocounsel.engine.rounds.scoring import Scoring
+from psychocounsel.engine.judge import judge_forecast
+from psychocounsel.engine.rounds.scoring import Scoring, _crises
 from psychocounsel.errors import CONTINUE_LATER, USER_ERROR
 from psychocounsel.grading.rewards import JudgeScorer, RubricReward
 from psychocounsel.rundir.paths import RunDir
@@ -163,3 +164,36 @@ def test_a_third_party_sees_no_crisis_and_an_unusable_judge_ends_the_run(small_m
         in refused
     )
     assert json.loads((tmp_path / "another" / "state.json").read_text())["phase"] == "failed"
+
+
+def test_a_speech_that_one_row_labels_as_a_crisis_is_withheld_with_every_row_of_its_prompt(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "I took the boxes down.", "chosen": "Tell me.", "rejected": "No.", "risk": risk}
+        for risk in ("none", "self_harm")
+    ]
+    rows.append({**rows[0], "prompt": "My cat is old."})
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = checked("algo=grpo", "reward=rubric", "reward.judge=openai", "reward.judge.model=x", f"data.path={file}")
+    assert _crises(config) == {"rows.jsonl line 1", "rows.jsonl line 2"}
+
+
+@pytest.mark.parametrize(
+    ("given", "calls"),
+    [
+        (
+            ["algo=dapo", "algo.resample=0", "algo.prompts_per_round=8", "max_steps=3", "global_batch_size=4"],
+            "130 calls",
+        ),
+        (
+            ["algo=dapo", "algo.resample=2", "algo.prompts_per_round=8", "max_steps=3", "global_batch_size=4"],
+            "386 calls",
+        ),
+    ],
+    ids=["whole rounds", "resampled"],
+)
+def test_the_forecast_counts_the_replies_of_whole_rounds(given: list[str], calls: str) -> None:
+    """Two rounds of 8 prompts with 8 replies each, though the run ends within the second one, and two evaluations of a prompt."""
+    judge = ["reward=rubric", "reward.judge=openai", "reward.judge.model=x", "eval.limit=1", "algo.samples=8"]
+    without = judge_forecast(checked("data.limit=60", "eval.every=0", *judge, *given))
+    assert calls in without[0]
