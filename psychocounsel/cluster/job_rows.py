@@ -71,7 +71,7 @@ def _of_trainings(alike: Sequence[Job], say: Say, of_several: bool) -> str:
             raise UserError(f"combination {' '.join(job.overrides)}: {error}" if of_several else error) from error
     assert data is not None
     config = alike[0].config
-    for line in data.few_prompts():
+    for line in data.few_prompts(config.data.dev_fraction != 0):
         say(line)
     fewest, most = min(steps), max(steps)
     return (

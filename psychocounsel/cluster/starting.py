@@ -96,7 +96,10 @@ def submit(jobs: list[Job], config: DictConfig) -> Submission:
         missing = unfetched(_to_start(jobs))
         rows = [f"rows unchecked: {missing}"] if missing else check_rows(_to_start(jobs))
         asked = [line for job in _to_start(jobs) for line in job.command.forecast(job.config)]
-        print("\n".join([described, *_not_installed(jobs), *rows, *to_be_fetched(_to_start(jobs)), *asked]))
+        print(described)
+        notes = [*_not_installed(jobs), *rows, *to_be_fetched(_to_start(jobs)), *asked]
+        if notes:
+            print("\n".join(notes), file=sys.stderr if config.dry_run == "script" else sys.stdout)
         return Submission(0, [None] * len(jobs))
     cluster.select(jobs)
     if to_start := _to_start(jobs):

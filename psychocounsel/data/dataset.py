@@ -48,12 +48,15 @@ class Dataset:
         """Number of held-out prompts, each counted once."""
         return len({group.prompt_ids.tobytes() for group in self.held_out})
 
-    def few_prompts(self) -> Iterator[str]:
-        """Yield a warning if few prompts are held out."""
+    def few_prompts(self, wanted: bool) -> Iterator[str]:
+        """Yield a warning if few prompts are held out, or none although held-out data are `wanted`."""
+        more = "add rows, raise data.dev_fraction, or give data.eval_path"
+        if not self.held_out and wanted:
+            yield f"warning: no held-out prompt: nothing is evaluated, and model/ will hold the last weights; {more}"
         if self.held_out and (count := self.distinct_prompts) < FEW_PROMPTS:
             yield (
-                f"warning: only {count} held-out prompt{'s' if count > 1 else ''}: below {FEW_PROMPTS}, held-out figures "
-                "are mostly noise, and so is the choice of the best model; give more rows, data.dev_fraction or data.eval_path"
+                f"warning: {count} held-out prompt{'s' if count > 1 else ''}: below {FEW_PROMPTS}, held-out figures and the "
+                f"choice of the best model are mostly noise; {more}"
             )
 
     def fingerprint(self) -> str:

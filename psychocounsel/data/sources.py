@@ -40,6 +40,7 @@ class StandardSource(Source):
     """
 
     copies: Path | None = None
+    alone: bool = False  # True if the run reads no other file, which `columns` may have been written for
 
     @property
     def texts(self) -> set[str]:
@@ -50,7 +51,7 @@ class StandardSource(Source):
     def rows(self, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row | UserError]]:
         rows = _standard_rows(self, path, split, revision)
         if self.columns:
-            rows = _all_renamed(rows, self.columns, path)
+            rows = _all_renamed(rows, self.columns, path, alone=self.alone)
         if self.group_by:
             names = {column: name for name, column in (self.columns or {}).items()}
             group_by = names.get(self.group_by, self.group_by)
@@ -66,13 +67,13 @@ class StandardSource(Source):
 
 
 def _all_renamed(
-    rows: Iterable[tuple[str, Row | UserError]], columns: Mapping[str, str], path: str | None
+    rows: Iterable[tuple[str, Row | UserError]], columns: Mapping[str, str], path: str | None, alone: bool
 ) -> Iterator[tuple[str, Row | UserError]]:
     """Yield the rows with the names that `columns` gives to their columns.
 
     Raises:
-        UserError: at the end, if rows have some of the columns that `columns` names, but no row has one of them. A file
-            with the usual names, as another file of the same run may be, has none.
+        UserError: at the end, if no row has one of the columns that `columns` names. Unless it is `alone`, a file may have
+            none of them and the usual names instead, as another file of the same run may.
     """
     unseen, names = dict(columns), set[str]()
     for where, row in rows:
@@ -80,8 +81,8 @@ def _all_renamed(
             unseen = {name: column for name, column in unseen.items() if column not in row}
             names |= {*map(str, row)}
         yield where, _renamed(row, columns, where)
-    lacking = [(name, column) for name, column in unseen.items() if name not in names]
-    if lacking and len(unseen) < len(columns):
+    lacking = [(name, column) for name, column in unseen.items() if alone or name not in names]
+    if lacking and (alone or len(unseen) < len(columns)):
         name, column = lacking[0]
         there = words(", ".join(sorted(names)))
         raise UserError(f"{path}: no row has a column {column} (data.columns.{name}); the columns are {there}")
@@ -213,8 +214,10 @@ def _standard_rows(
 def _tables(folder: Path) -> dict[str, list[Path]]:
     """Return the files of each split of a folder that holds CSV or TSV files alone; {} for others.
 
-    The words in a file's name, or else in its folders' names, tell its split. Files without such a word are training data,
-    unless other files are called so.
+    The words in a file's name, or else in its folders' names, tell its split. Files without such a word are training data.
+
+    Raises:
+        UserError: if some files are called training data and others belong to no split.
     """
     files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
     if not all({".csv", ".tsv"} & {suffix.lower() for suffix in file.suffixes} for file in files):
@@ -223,7 +226,27 @@ def _tables(folder: Path) -> dict[str, list[Path]]:
     for file in files:
         splits.setdefault(_split_of(file.relative_to(folder)), []).append(file)
     unnamed = splits.pop("", [])
-    return splits if "train" in splits or not unnamed else {"train": unnamed, **splits}
+    if unnamed and "train" in splits:
+        refuse_unread(folder, unnamed, "is in no split, because other files are called train")
+    return {"train": unnamed, **splits} if unnamed else splits
+
+
+def refuse_unread(folder: Path, files: Sequence[Path], why: str) -> None:
+    """Refuse a folder of which some files would not be read.
+
+    Raises:
+        UserError: naming the first file.
+    """
+    first = words(str(files[0].relative_to(folder)))
+    more = f" and {len(files) - 1} more" if len(files) > 1 else ""
+    raise UserError(f"{folder}: {first}{more} {why}; move it away, or name the files you want in data.mix")
+
+
+def data_files_of(folder: Path) -> list[Path]:
+    """Return the files of a folder whose names end as those of data do, but for .json, which often holds settings."""
+    kinds = {".jsonl", ".ndjson", ".parquet", ".csv", ".tsv"}
+    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
+    return [file for file in files if kinds & {suffix.lower() for suffix in file.suffixes}]
 
 
 def _split_of(file: Path) -> str:
@@ -239,7 +262,8 @@ def source_of(data: DictConfig) -> Source:
     if data.get("_target_"):
         source: Source = build_section(data, "data")
         return source
-    return StandardSource(**{key: data.get(key) for key in ("columns", "delimiter", "group_by", "subset")})
+    given = {key: data.get(key) for key in ("columns", "delimiter", "group_by", "subset")}
+    return StandardSource(**given, alone=not (data.mix or data.eval_path))
 
 
 def load_examples(
@@ -315,6 +339,11 @@ def _load_dataset(source: StandardSource, path: str, split: str, revision: str |
                 f"{path}: its configurations are {', '.join(sorted(names))}: add one of them as data.subset=NAME"
             )
         config = library.load_dataset_builder(where, chosen, revision=revision).config
+        if folder.is_dir() and len(names) == 1 and config.data_files:
+            read = {str(Path(file).resolve()) for files in config.data_files.values() for file in files}
+            unread = [file for file in data_files_of(folder) if str(file.resolve()) not in read]
+            if unread:
+                refuse_unread(folder, unread, "would not be read beside the others, whose kind or split is another")
         options = _EMPTY_CELLS if hasattr(config, "keep_default_na") else {}  # only the reader of CSV files has them
         return _converted(path, source.copies, where, chosen, revision=revision, **options)
 
@@ -376,4 +405,6 @@ def _reason(error: BaseException) -> str:
 
 def _check_split(split: str, splits: Iterable[str], path: str) -> None:
     if split not in splits:
-        raise UserError(f"{path} has no split {split}; its splits are {', '.join(splits)} (keys split, eval_split)")
+        raise UserError(
+            f"{path} has no split {split}; its splits are {', '.join(splits)} (data.split, data.eval_split)"
+        )

@@ -270,7 +270,7 @@ def tokenise(
     Raises:
         UserError: for an unusable template; for a row without a needed reply or label (`drop_bad`: if none is left).
     """
-    counts = Counter[str]()
+    counts, total = Counter[str](), len(examples)
     if kind == "completions":
         good = [example for example in examples if example.label is not False]
         counts["rows dropped (their reply is labelled bad)"] = len(examples) - len(good)
@@ -289,6 +289,7 @@ def tokenise(
             {repr(example.prompt): replace(example, replies=[], turns=None) for example in reversed(examples)}.values()
         )
         examples.reverse()
+        total = len(examples)
     groups, limits = list[Group](), (max_length, max_prompt_length or max_length, too_long, counts)
     bad: list[str] | None = [] if drop_bad else None
     for start in range(0, len(examples), _BLOCK):
@@ -299,7 +300,7 @@ def tokenise(
     report_dropped(bad, len(examples), "chat template", report)
     for what, count in counts.items():
         if count:
-            report(f"{count} {what}")
+            report(f"{count} of {total} {what}")
     return groups
 
 
@@ -475,7 +476,7 @@ def _fits(group: Group, max_length: int, max_prompt_length: int, too_long: str, 
     if all(len(completion.ids) <= room for completion in group.completions):
         return True
     if too_long == "drop":
-        counts["rows dropped (longer than max_length)"] += 1
+        counts[f"rows dropped (longer than max_length={max_length}; data.too_long=shorten cuts them)"] += 1
         return False
     group.completions = [completion.cut(room) for completion in group.completions]
     if _alike(group):

@@ -26,7 +26,7 @@ from psychocounsel.engine.schedule import data_order
 from psychocounsel.engine.sizing.micro_batch import micro_batch_tokens
 from psychocounsel.engine.step import NonFiniteBatch, Scores, Stepper, Tally
 from psychocounsel.engine.telemetry.progress import Progress, quiet_libraries
-from psychocounsel.engine.telemetry.records import Phases, StepLog, opening_lines
+from psychocounsel.engine.telemetry.records import Phases, StepLog, opening_line
 from psychocounsel.engine.telemetry.speed import Speed, gpu_names
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, Guarded, NonFinite, Stopped, Unwritable, UserError
 from psychocounsel.model.load import dropped_flags, weights_id
@@ -73,7 +73,8 @@ class Trainer:
         self.optimizer_step = OptimizerStep(run, self.stepper, self.collector, self.feed, speed)
         self.records = StepLog(run, self.feed.sample)
         self.evaluate = Evaluator(run, self.data, self.feed, self.collector, self._tally, self._alive_in_evaluation)
-        for line in opening_lines(self.data, self.algorithm.needs.data, self.steps, batch):
+        opening = opening_line(self.data, self.algorithm.needs.data, self.steps, batch)
+        for line in [opening, *self.data.few_prompts(self.config.data.dev_fraction != 0)]:
             run.say(line)
         if lengths := self.feed.lengths():
             run.say(packing_report(lengths, self.stepper.plan))

@@ -21,6 +21,7 @@ from psychocounsel.model.output_layer import Head
 from psychocounsel.model.tokenizer import resolve_path
 from psychocounsel.rundir.paths import ModelDir
 from psychocounsel.storage.files import read_json, read_mapping
+from psychocounsel.storage.weight_files import no_reward_model
 
 HEAD = "score"
 _OPENRLHF = ("value_head_prefix", "normalize_reward")
@@ -70,10 +71,7 @@ def load_trained_reward_lm(
         return _load_adapted(path, reward, dtype).to(device)
     lm, has_head = _load(reward, dtype, zero3, "reward", device)
     if not has_head:
-        raise UserError(
-            f"reward.path={reward.path}: is a language model, not a reward model; train one with "
-            f"`psychocounsel train algo=reward model.path={reward.path}`"
-        )
+        raise no_reward_model("reward.path", reward.path)
     return lm
 
 

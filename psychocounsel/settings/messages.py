@@ -116,10 +116,7 @@ def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> s
         return f"{key}: has no such entry; it has {', '.join(name.rpartition('.')[2] for name in inner)}"
     if key in ("callbacks", "model.template_args"):
         return f"{key}: is a dictionary; add an entry with +{key}.NAME=VALUE"
-    message = unknown_key(key, valid, config_name)
-    tail = key.rpartition(".")[2]
-    elsewhere = " has " in message or " is called " in message or any(name.rpartition(".")[2] == tail for name in valid)
-    return message if elsewhere else f"{message} (to add a key that the YAML omits, write +{key}=VALUE)"
+    return unknown_key(key, valid, config_name)
 
 
 def _path_of(group: str, name: str) -> str:

@@ -53,9 +53,28 @@ def refuse_gguf(path: str, key: str) -> None:
 
 def is_reward_model(folder: Path) -> bool:
     """Return True if the config.json of a model folder names a model that scores texts instead of writing them."""
+    return _architecture(folder).endswith("ForSequenceClassification")
+
+
+def is_language_model(folder: Path) -> bool:
+    """Return True if the config.json of a model folder names a language model, and no head that scores texts."""
+    return _architecture(folder).endswith("ForCausalLM")
+
+
+def no_reward_model(key: str, path: str) -> UserError:
+    """Return the error for a language model in the place of a reward model."""
+    return UserError(
+        f"{key}={path}: is a language model, not a reward model; `psychocounsel train algo=reward model.path={path} "
+        "data.path=YOUR_PAIRS` makes one of it"
+    )
+
+
+def _architecture(folder: Path) -> str:
     config = read_json(folder / "config.json")
-    named = config.get("architectures") if isinstance(config, dict) else None  # loading the model names a damaged file
-    return isinstance(named, list) and str([*named, ""][0]).endswith("ForSequenceClassification")
+    if not isinstance(config, dict) or "value_head_prefix" in config:  # OpenRLHF's name of a head
+        return ""
+    named = config.get("architectures")  # loading the model names a damaged file
+    return str([*named, ""][0]) if isinstance(named, list) else ""
 
 
 def _has_config(folder: Path) -> bool:

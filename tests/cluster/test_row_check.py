@@ -39,7 +39,7 @@ def test_dry_run_prints_groups_prompts_and_steps_and_the_run_reads_what_it_made(
     given = [f"data.path={good}", "global_batch_size=4", f"paths.cache={cache}", "cluster.threads=1"]
     plan = cli("train", *given, "dry_run=true", cwd=work)
     assert "tiny with data=good: 36 training groups, 4 held-out groups of 4 prompts, 9 steps" in plan.stdout
-    warning = "warning: only 4 held-out prompts: below 30"
+    warning = "warning: 4 held-out prompts: below 30"
     assert warning in plan.stdout and "columns that are not read: note" in plan.stdout
     assert not list(work.iterdir()), "a dry run makes nothing where it is typed"
     (entry,) = (cache / "tokenised").glob("*.groups")
@@ -56,7 +56,9 @@ def test_rows_that_no_run_can_use_are_refused_before_anything_is_said_or_made(tm
     refused = cli("train", f"data.path={long}", "dry_run=true", cwd=work, check_code=USER_ERROR)
     assert refused.stdout == ""
     (line,) = refused.stderr.splitlines()
-    assert line.startswith("error: no training row is left (1 rows dropped (prompt too long)) with max_length=1024")
+    assert line.startswith(
+        "error: no training row is left (1 of 1 rows dropped (prompt too long)) with max_length=1024"
+    )
     sweep = cli("train", "-m", f"data.path=builtin:sample,{long}", "max_steps=1", cwd=work, check_code=USER_ERROR)
     (line,) = sweep.stderr.splitlines()
     assert f"data.path={long} " in line and ": no training row is left" in line and sweep.stdout == ""

@@ -190,7 +190,7 @@ def test_rows_are_counted() -> None:
         for number, speech in enumerate(speeches)
     ]
     groups = tokenise(rows, chat, "completions", 512, report=said.append)
-    assert said == ["2 rows spell control tokens, which are read as plain text"]
+    assert said == ["2 of 3 rows spell control tokens, which are read as plain text"]
     assert groups[1].prompt_text == f"<|im_start|>user\n{speeches[1]}<|im_end|>\n<|im_start|>assistant\n"
 
 

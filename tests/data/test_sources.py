@@ -678,7 +678,11 @@ def test_named_columns_come_before_all_others(row: dict[str, Any], columns: str,
         str(file),
         "train",
         None,
-        source_of(check(compose(["data=local", f"data.path={file}", f"data.columns={columns}"])).data),
+        source_of(
+            check(
+                compose(["data=local", f"data.path={file}", f"data.eval_path={file}", f"data.columns={columns}"])
+            ).data
+        ),
     )
     assert (rows[0].prompt[-1]["content"], rows[0].replies) == (expected or ("Day 1.", []))
 
@@ -691,6 +695,8 @@ def test_a_named_column_that_no_row_has_is_refused(tmp_path: Path) -> None:
         match=r"no row has a column isgood \(data.columns.label\); the columns are completion, is_good, prompt",
     ):
         read_all(file, "data.columns={prompt: prompt, label: isgood}")
+    with pytest.raises(UserError, match=r"no row has a column promt \(data.columns.prompt\)"):
+        read_all(file, "data.columns={prompt: promt}")
 
 
 def read_all(path: Path, *overrides: str) -> list[Example]:
@@ -701,17 +707,33 @@ def read_all(path: Path, *overrides: str) -> list[Example]:
 
 def test_the_names_of_files_and_folders_tell_their_split(tmp_path: Path) -> None:
     rows = "prompt,chosen,rejected\nDay {}.,Why?,Stop.\n"
-    for number, name in enumerate(("train/a.csv", "test/a.csv", "training_2.csv", "evaluation.csv", "annotators.csv")):
+    for number, name in enumerate(("train/a.csv", "test/a.csv", "training_2.csv", "evaluation.csv")):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(rows.format(number))
     (tmp_path / "more_train.CSV").write_text(rows.format(9))
     days = [example.prompt[0]["content"] for example in read_all(tmp_path)]
     assert days == ["Day 9.", "Day 0.", "Day 2."]
     assert [example.prompt[0]["content"] for example in read_all(tmp_path, "data.split=test")] == ["Day 3.", "Day 1."]
+    (tmp_path / "annotators.csv").write_text(rows.format(8))
+    with pytest.raises(
+        UserError, match=r"annotators.csv is in no split, because other files are called train; move it"
+    ):
+        read_all(tmp_path)
+    (tmp_path / "annotators.csv").unlink()
     for key in ("subset=en", "delimiter=semicolon"):
         (tmp_path / "README.md").write_text("# Notes") if "delimiter" in key else None
         with pytest.raises(UserError, match=f"data.{key}: "):
             read_all(tmp_path, f"data.{key}")
+
+
+def test_a_folder_of_which_some_files_would_not_be_read_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    write_jsonl(folder / "a.jsonl", [{"prompt": "Day 1.", "chosen": "Why?", "rejected": "Stop."}])
+    assert len(read_all(folder)) == 1
+    (folder / "b.csv").write_text("prompt,chosen,rejected\nDay 2.,Why?,Stop.\n")
+    with pytest.raises(UserError, match=r"b.csv would not be read beside the others, whose kind or split is another"):
+        read_all(folder)
 
 
 def test_words_for_a_missing_number_are_missing_and_an_odd_cell_names_its_own_row(tmp_path: Path) -> None:

@@ -349,7 +349,10 @@ def test_the_limit_is_exact() -> None:
 def test_rows_too_long_are_dropped_and_counted() -> None:
     groups, said = lengths(70)
     assert [group.id for group in groups] == ["q1"]
-    assert sorted(said) == ["1 rows dropped (prompt too long)", "2 rows dropped (longer than max_length)"]
+    assert sorted(said) == [
+        "1 of 4 rows dropped (prompt too long)",
+        "2 of 4 rows dropped (longer than max_length=70; data.too_long=shorten cuts them)",
+    ]
 
 
 def test_rows_too_long_are_shortened_and_counted() -> None:
@@ -359,16 +362,16 @@ def test_rows_too_long_are_shortened_and_counted() -> None:
     assert len(groups[1].prompt_ids) + len(long.ids) == 70
     assert long.ids[-1] != short.ids[-1]  # only the long reply has lost its end token
     assert sorted(said) == [
-        "1 rows dropped (prompt too long)",
-        "1 rows dropped (their replies are the same once shortened)",
-        "1 rows shortened to max_length",
+        "1 of 4 rows dropped (prompt too long)",
+        "1 of 4 rows dropped (their replies are the same once shortened)",
+        "1 of 4 rows shortened to max_length",
     ]
 
 
 def test_prompts_have_a_limit_of_their_own() -> None:
     prompt = len(lengths(512)[0][0].prompt_ids)
     assert len(lengths(512, max_prompt_length=prompt)[0]) == 3
-    assert lengths(512, max_prompt_length=prompt - 1) == ([], ["4 rows dropped (prompt too long)"])
+    assert lengths(512, max_prompt_length=prompt - 1) == ([], ["4 of 4 rows dropped (prompt too long)"])
 
 
 def test_demonstrations_take_the_first_reply_once() -> None:
@@ -385,7 +388,7 @@ def test_demonstrations_take_the_first_reply_once() -> None:
         ("q3", ["perhaps"]),
         ("q4", ["yes"]),
     ]
-    assert said == ["1 rows dropped (their prompt and reply repeat an earlier row)"]
+    assert said == ["1 of 4 rows dropped (their prompt and reply repeat an earlier row)"]
     assert len(tokenise(data, chat_of(MISTRAL), "pairs", 512, report=said.append)) == 4
 
 
@@ -508,7 +511,7 @@ def test_replies_with_the_same_tokens_are_no_pair() -> None:
     trims = chat_of(LLAMA.replace("DATE", "'today'"))
     data = [example("a b", "a b\u00a0"), example("a", "b", number=2)]
     assert [group.id for group in tokenise(data, trims, "pairs", 512, report=said.append)] == ["q2"]
-    assert said == ["1 rows dropped (their replies are the same tokens)"]
+    assert said == ["1 of 2 rows dropped (their replies are the same tokens)"]
 
 
 def test_the_system_prompt_goes_where_there_is_none() -> None:
@@ -557,7 +560,9 @@ def test_a_conversation_longer_than_the_limit_keeps_the_turns_that_fit() -> None
     (whole,) = join_turns(tokenise(every_turn(talk), chat, "completions", 512))
     said: list[str] = []
     (fitting,) = join_turns(tokenise(every_turn(talk), chat, "completions", whole.tokens - 1, report=said.append))
-    assert said == ["1 rows dropped (longer than max_length)"]
+    assert [line.partition(";")[0] for line in said] == [
+        f"1 of 4 rows dropped (longer than max_length={whole.tokens - 1}"
+    ]
     assert text_of(chat, fitting.completions[0].ids[fitting.completions[0].trained]) == "Since when?<|im_end|>" * 3
     (cut,) = join_turns(
         tokenise(every_turn(talk), chat, "completions", whole.tokens - 1, too_long="shorten", report=said.append)

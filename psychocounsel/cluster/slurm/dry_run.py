@@ -64,7 +64,7 @@ def _scripts(todo: Sequence[ArrayRequest], place: Path) -> Iterator[str]:
         name, tasks = job_name(place), len(array.tasks)
         script = render(array.cluster, name, folder, tasks, code, [], array.dependency, array.syncs)
         runs = sum(map(len, array.tasks))
-        yield f"-- script {number} of {len(todo)}, for {counted(runs, 'run')}\n{script.rstrip()}"
+        yield f"# script {number} of {len(todo)}, for {counted(runs, 'run')}\n{script.rstrip()}"
 
 
 def _demand(array: ArrayRequest) -> str:

@@ -196,7 +196,7 @@ def model_card(config: DictConfig, about: dict[str, Any]) -> str:
             "",
             *(f"- {what}: {licence or 'unknown, ask its authors'}" for what, licence in dict.fromkeys(licences)),
             "",
-            "All these licences apply. The metadata above names the strictest.",
+            "All these licences apply.",
             "",
             "## Evaluation",
             "",

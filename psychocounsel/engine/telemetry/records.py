@@ -25,18 +25,15 @@ from psychocounsel.settings.targets import config_folders
 _UNITS = {"pairs": "pair", "completions": "row", "labelled": "row", "prompts": "prompt"}
 
 
-def opening_lines(data: Dataset, unit: str, steps: int, batch: int) -> Iterator[str]:
-    """Yield `718 train / 174 held-out pairs (71 prompts), 23 steps of 32`, and a warning if few prompts are held out.
+def opening_line(data: Dataset, unit: str, steps: int, batch: int) -> str:
+    """Return `718 train / 174 held-out pairs (71 prompts), 23 steps of 32`.
 
     `unit` is the kind of data that the algorithm needs (`Needs.data`), `batch` the groups of a step.
     """
     word = _UNITS[unit]
     of = "" if word == "prompt" else f" ({_counted(data.distinct_prompts, 'prompt')})"
-    yield (
-        f"{data.rows:,} train / {_counted(len(data.held_out), f'held-out {word}')}{of}, "
-        f"{_counted(steps, 'step')} of {batch:,}"
-    )
-    yield from data.few_prompts()
+    held_out = _counted(len(data.held_out), f"held-out {word}")
+    return f"{data.rows:,} train / {held_out}{of}, {_counted(steps, 'step')} of {batch:,}"
 
 
 def _counted(number: int, word: str) -> str:

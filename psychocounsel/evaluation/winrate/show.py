@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from psychocounsel.asking.language_model import TEXT
 from psychocounsel.blocks.cells import (
     Titled,
     cell,
@@ -24,6 +25,7 @@ from psychocounsel.blocks.tables import Cell, TableFigure
 from psychocounsel.counsel.controls import KINDS
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.evaluation.judging.controls import BEST, control_table, fooled_by, fooled_line, listed
+from psychocounsel.evaluation.judging.pairs import EQUAL
 from psychocounsel.evaluation.winrate.figures import (
     AgreementResult,
     OpponentResult,
@@ -80,6 +82,10 @@ def winrate_blocks(runs: Runs) -> list[Block]:
 def winrate_conclusions(figures: WinrateFigures) -> list[Conclusion]:
     """Return who wins, for each opponent and length limit, with who judged and why that may be wrong."""
     cautions = [*_short_doubts(figures), *_other_warnings(figures)]
+    verdicts = figures["verdicts"]
+    if verdicts and not any(outcomes.get(TEXT) or outcomes.get(EQUAL) for outcomes in verdicts.values()):
+        text = f"No pair of replies has a verdict: {' and '.join(verdicts)} gave none."
+        return [Conclusion(UNDECIDED, text, "undecided", cautions, ["Verdicts of a judge"])]
     return [
         _conclusion(contest, figures, cautions, bool(figures.get("roles")))
         for contest in _contests([Titled("", figures)])

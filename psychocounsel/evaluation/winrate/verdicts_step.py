@@ -148,7 +148,10 @@ def _rows(context: StepContext[EvaluationDir], judging: Judging, answers: Answer
 
 
 def _said(figures: dict[str, Any]) -> Iterator[str]:
-    yield f"{figures['verdicts']:,} verdicts"
+    given = sum(
+        counts.get(TEXT, 0) + counts.get(EQUAL, 0) + counts.get(EMPTY, 0) for counts in figures["outcomes"].values()
+    )
+    yield f"{given:,} of {figures['verdicts']:,} verdicts"
     for name, counts in figures["outcomes"].items():
         odd = {outcome: count for outcome, count in counts.items() if outcome not in (TEXT, EQUAL, EMPTY)}
         if odd:

@@ -43,6 +43,10 @@ class ItemCandidate:
         return self.risk not in (None, NONE, UNKNOWN, *CIRCUMSTANCES)
 
     @property
+    def risk_unknown(self) -> bool:
+        return not self.crisis and self.risk in (None, UNKNOWN)
+
+    @property
     def group(self) -> tuple[str, str]:
         """Stratum of the item, in addition to gap and doubt: items are drawn evenly over strata."""
         return self.risk or "unknown", self.topic or "unknown"

@@ -83,8 +83,11 @@ class PairKind(ItemKind):
     def drawn_line(self, drawn: Sequence[Drawn], candidates: int) -> str:
         dangers = sum(item.candidate.crisis for item in drawn)
         flagged = sum(bool(item.candidate.flags) for item in drawn)
+        unknown = sum(item.candidate.risk_unknown for item in drawn)
+        unstated = f" ({unknown:,} more do not state the risk)" if unknown else ""
         return (
-            f"{len(drawn):,} items are drawn: {dangers:,} with a client at risk, {flagged:,} with a doubtful preference"
+            f"{len(drawn):,} items are drawn: {dangers:,} with a client at risk{unstated}, {flagged:,} with a doubtful "
+            "preference"
         )
 
     def shown(self, item: Any, shown: Shown, options: Any, rubric: Rubric) -> dict[str, Any]:

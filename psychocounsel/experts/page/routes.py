@@ -122,8 +122,9 @@ class ReviewPages:
         step = review.next_step(visit.expert)
         shown = review.raters[visit.expert].shown
         if step.kind == "consent":
-            crisis = sum(review.item(entry).crisis for entry in shown)
-            about = {"consent": views.consent, "version": review.version, "crisis": crisis, "total": len(shown)}
+            items = [review.item(entry) for entry in shown]
+            about = {"consent": views.consent, "version": review.version, "total": len(shown)}
+            about |= {"crisis": sum(item.crisis for item in items), "unknown": sum(item.risk_unknown for item in items)}
             about["risks"] = review.plan.kind.texts.risks
             return _page(views.page("consent", root, status, in_a_row=review.limits.crisis_in_a_row, **about))
         if step.kind == "practice" and step.practice is not None:

@@ -10,7 +10,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from psychocounsel.data.dataset import Dataset
-from psychocounsel.engine.telemetry.records import Phases, _next_idea, _unimproved, opening_lines, ready_line
+from psychocounsel.engine.telemetry.records import Phases, _next_idea, _unimproved, opening_line, ready_line
 from psychocounsel.rundir.run import BEGAN, LAUNCHED, Run, start_times
 from tests.support.harness import ROOT, cli, random_groups
 
@@ -20,14 +20,17 @@ from tests.support.harness import ROOT, cli, random_groups
 def test_counts_of_pairs_and_distinct_prompts() -> None:
     groups = random_groups(60, seed=1)
     doubled = [*groups[44:46], groups[45]]
-    lines = list(opening_lines(Dataset(groups[:44], doubled), "pairs", 6, 8))
-    assert lines[0] == "44 train / 3 held-out pairs (2 prompts), 6 steps of 8"
-    assert lines[1].startswith("warning: only 2 held-out prompts: below 30")
-    assert len(list(opening_lines(Dataset(groups[:10], groups[10:40]), "pairs", 6, 8))) == 1
-    assert len(list(opening_lines(Dataset(groups[:10], groups[10:39]), "pairs", 6, 8))) == 2
-    assert list(opening_lines(Dataset(groups[:1], []), "prompts", 1, 8)) == [
-        "1 train / 0 held-out prompts, 1 step of 8"
-    ]
+    data = Dataset(groups[:44], doubled)
+    assert opening_line(data, "pairs", 6, 8) == "44 train / 3 held-out pairs (2 prompts), 6 steps of 8"
+    assert opening_line(Dataset(groups[:1], []), "prompts", 1, 8) == "1 train / 0 held-out prompts, 1 step of 8"
+
+
+def test_few_held_out_prompts_and_none_are_warned_of() -> None:
+    groups = random_groups(60, seed=1)
+    for held_out, wanted, said in ((2, True, "2 held-out prompts: below 30"), (30, True, ""), (29, False, "29 held-out"),
+                                   (0, True, "no held-out prompt: nothing is evaluated"), (0, False, "")):  # fmt: skip
+        lines = list(Dataset(groups[:10], groups[10 : 10 + held_out]).few_prompts(wanted))
+        assert len(lines) == bool(said) and (not said or lines[0].startswith(f"warning: {said}")), held_out
 
 
 @pytest.mark.parametrize(

@@ -196,6 +196,13 @@ def test_what_cannot_be_told_is_a_warning(figures: WinrateFigures) -> None:
     ]
 
 
+def test_without_a_verdict_nothing_is_concluded(figures: WinrateFigures) -> None:
+    """Cut and empty replies count as lost without a judge, which is no win rate."""
+    withheld: Any = {**figures, "verdicts": {name: {"withheld": 9, "empty": 1} for name in figures["verdicts"]}}
+    (conclusion,) = winrate_conclusions(withheld)
+    assert conclusion.word == "undecided" and conclusion.text.startswith("No pair of replies has a verdict: ")
+
+
 def test_the_step_prints_the_conclusions_and_writes_these_blocks(
     folder: Path, printed: list[str], blocks: list[Block], figures: WinrateFigures
 ) -> None:
