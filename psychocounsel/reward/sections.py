@@ -101,8 +101,7 @@ def resolve_rewards(composed: DictConfig, preset: Preset) -> None:
 
 def _compared(key: str, entry: Any, preset: Preset) -> DictConfig:
     if isinstance(entry, str):
-        is_path = set("/.:") & set(entry) or Path(entry).exists()
-        entry = OmegaConf.create({"path" if is_path else "use": entry})
+        entry = OmegaConf.create({"path" if names_a_path(entry) else "use": entry})
     if not isinstance(entry, DictConfig):
         raise UserError(
             f"{key}: is a path, a name in conf/reward/, or a mapping, for instance {{path: RUN/model, dtype: bf16}}"
@@ -120,6 +119,11 @@ def _compared(key: str, entry: Any, preset: Preset) -> DictConfig:
     with open_dict(section):
         section.judge = _judge(f"{key}.judge", section.judge, preset)
     return section
+
+
+def names_a_path(entry: str) -> bool:
+    """Return True for a path, or a hub or builtin name, instead of the name of a choice."""
+    return bool(set("/.:") & set(entry)) or Path(entry).exists()
 
 
 def _judge(key: str, entry: Any, preset: Preset) -> DictConfig:

@@ -94,6 +94,14 @@ def test_a_study_plans_without_mistakes_and_with_as_many_runs_as_the_page_says(n
     assert f"\n| `{name}` | {len(runs)} |" in (ROOT / "docs" / "studies.md").read_text()
 
 
+def test_the_study_of_the_page_about_writing_one_plans_without_mistakes(tmp_path: Path) -> None:
+    page = (ROOT / "launch" / "README.md").read_text()
+    (tmp_path / "mine.yaml").write_text(page.split("```yaml\n")[1].partition("```")[0])
+    command = read_arguments([f"study={tmp_path / 'mine.yaml'}", f"study_dir={tmp_path / 'mine'}"])
+    plan = plan_study(command.study, command.folder, StudyRequest(overrides=command.common))
+    assert [*problems(plan.study)] == [] and len(plan.stages) == 4
+
+
 def test_what_the_test_split_judges_has_the_same_new_seeds_in_every_row() -> None:
     for name, trained in {"paper": "dpo_3b", "ablations": "chosen"}.items():
         stages = read_study(shipped_studies()[name]).stages

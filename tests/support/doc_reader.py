@@ -25,7 +25,7 @@ PLACES = {
     "against=BASE": "against=builtin:tiny",
     "against=meta-llama/Llama-3.1-8B-Instruct": "against=builtin:tiny",
     "run_dir=DIR": "run_dir=evaluations/dpo",
-    "judge.reward={use: local, path: runs/other/model}": "judge.reward={use: local, path: runs/reward/model}",
+    "judge.reward=runs/other/model": "judge.reward=runs/reward/model",
     "RUN": "runs/dpo",
     "DIR": "runs/dpo",
     "step=200": "step=2",

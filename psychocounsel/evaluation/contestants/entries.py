@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from psychocounsel.asking.model_groups import Preset
 from psychocounsel.errors import UserError
 from psychocounsel.model.shape import folder_of
+from psychocounsel.reward.sections import names_a_path
 from psychocounsel.rundir.run_config import read_section
 from psychocounsel.rundir.sweep import telling_name
 from psychocounsel.rundir.trained_runs import run_of
@@ -60,7 +61,7 @@ def resolve_contestants(composed: DictConfig, preset: Preset, files: bool = True
 
 
 def resolve_reward_judges(composed: DictConfig, preset: Preset) -> None:
-    """Resolve the reward models of judges: a name of `conf/reward/`, or a mapping with the key `use`.
+    """Resolve the reward models of judges: a path, a name of `conf/reward/`, or a mapping with the key `use`.
 
     A judge without a name gets that of its path, otherwise that of the file.
 
@@ -74,10 +75,12 @@ def resolve_reward_judges(composed: DictConfig, preset: Preset) -> None:
     for section in judge.members if judge.get("members") is not None else [judge]:
         if "reward" not in section or (OmegaConf.is_dict(section.reward) and "_target_" in section.reward):
             continue
-        reward = OmegaConf.create({"use": section.reward}) if isinstance(section.reward, str) else section.reward
+        reward = section.reward
+        if isinstance(reward, str):
+            reward = OmegaConf.create({"use": "local", "path": reward} if names_a_path(reward) else {"use": reward})
         if not OmegaConf.is_dict(reward) or "use" not in reward:
             raise UserError(
-                "judge.reward: is a name in conf/reward, or a mapping with one, as {use: local, path: RUN/model}"
+                "judge.reward: is a path, a name in conf/reward, or a mapping, as {use: local, path: RUN/model, dtype: bf16}"
             )
         base = preset("reward", str(reward.use))
         own = {str(name): reward._get_node(name) for name in reward if name != "use"}

@@ -107,7 +107,7 @@ def test_what_is_no_single_reward_model_is_refused() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("judge=reward judge.reward='{path: x}'", "judge.reward: is a name in conf/reward, or a mapping with one"),
+        ("judge=reward judge.reward='{path: x}'", "judge.reward: is a path, a name in conf/reward, or a mapping"),
         ("judge=reward judge.reward='{use: local, pathh: x}'", "judge.reward: has no key pathh"),
         (
             "judge=several judge.members='[{use: reward, name: a, reward: tiny}, {use: reward, name: a, reward: tiny}]'",
@@ -151,6 +151,7 @@ def test_a_judge_has_the_name_of_its_model(tmp_path: Path) -> None:
     for run in ("one/rm", "two/rm", "three/other"):
         shutil.copytree(PACKAGE / "model" / "shipped" / "tiny_reward", tmp_path / run / "model")
     assert named(f"{{use: local, path: {tmp_path}/three/other/model}}", "tiny") == ["other", "tiny"]
+    assert named("builtin:tiny_reward", f"{tmp_path}/two/rm/model") == ["tiny_reward", "rm"]
     assert named("{use: local, path: builtin:tiny_reward}", "{use: local, path: ORG/NAME, name: mine}") == [
         "tiny_reward",
         "mine",
