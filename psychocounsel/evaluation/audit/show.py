@@ -57,6 +57,8 @@ def _of(audits: Audits, audit: Titled[AuditFigures], text: str) -> str:
 
 # Conclusions
 
+_BLIND = 0.65  # an interval that reaches above it is no evidence for labels that need the client
+
 
 def _conclusions(figures: AuditFigures) -> Iterator[tuple[str, str]]:
     """Yield sentences, each with its tone: on the gate, on labels without the speech, on reading, and on missing figures."""
@@ -70,6 +72,11 @@ def _conclusions(figures: AuditFigures) -> Iterator[tuple[str, str]]:
     accuracy = f"the best baseline ({TITLES[best]}) is right on {percent_text(baselines[best])} of the pairs"
     if baselines[best]["low"] > 0.5:
         yield f"the labels can partly be predicted without reading the client: {accuracy}.", "warning"
+    elif baselines[best]["high"] > _BLIND:
+        yield (
+            f"undecided whether labels can be predicted without reading the client: {accuracy}; more prompts tell.",
+            "undecided",
+        )
     else:
         yield f"no evidence that labels can be predicted without reading the client: {accuracy}.", "good"
     if reading := figures["reading"].get("reward"):

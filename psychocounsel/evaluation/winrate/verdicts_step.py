@@ -29,7 +29,7 @@ from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
-from psychocounsel.steps.tables import Row, by_speech, written
+from psychocounsel.steps.tables import Row, by_speech, rows_of, written
 
 _SPEECH = ("speech", "messages", "language", "crisis", "near_training")
 REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome", "model")
@@ -49,6 +49,12 @@ def run(context: StepContext[EvaluationDir], pairs: Pairs | None = None) -> dict
         UserError: if a key, an address or the rubric is wrong, or no server answers any more.
     """
     config, judging = context.config, judging_of(context)
+    near = sum(row["near_training"] for row in rows_of(context.files.speeches, ["near_training"]))
+    if near and not config.evaluation.include_near:
+        context.say(
+            f"{near:,} speeches are skipped, because they are near-duplicates of training data; "
+            "evaluation.include_near=true takes them"
+        )
 
     def calls() -> Iterator[JudgeCall]:
         return judging.calls((pairs or _pairs)(context))
