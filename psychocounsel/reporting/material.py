@@ -9,6 +9,7 @@ from psychocounsel.blocks.kinds import ShownSpeech
 from psychocounsel.studies.tables.runs import figure_of
 
 TRAINING, EVALUATION, ANNOTATION, AUDIT, OTHER = "training", "evaluation", "annotation", "audit", "other"
+COMMANDS = {TRAINING: "train", EVALUATION: "evaluate", ANNOTATION: "annotate", AUDIT: "audit"}
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from psychocounsel import __version__
 from psychocounsel.blocks.kinds import Report
 from psychocounsel.blocks.markdown import escaped, fenced, table
 from psychocounsel.errors import UserError
-from psychocounsel.reporting.material import Material, RunMaterial
+from psychocounsel.reporting.material import COMMANDS, Material, RunMaterial
 from psychocounsel.reporting.sections.cost import bought_answers, device_hours
 from psychocounsel.rundir.paths import AnnotationDir, RunDir, SweepDir
 from psychocounsel.rundir.run_config import read_overrides
@@ -157,8 +157,6 @@ def _weights(run: RunMaterial) -> dict[str, str]:
 
 # The file
 
-_COMMANDS = {"training": "train", "evaluation": "evaluate", "annotation": "annotate", "audit": "audit"}
-
 
 def write_reproducibility(report: Report, material: Material, path: Path) -> None:
     """Write the versions, commands, seeds, data, models, search ranges, hours and cost of all runs."""
@@ -238,7 +236,7 @@ def _commands(material: Material) -> Iterator[str]:
         yield ""
         yield f"{escaped(run.path)}: {run.status}{seed}{tries}"
         yield ""
-        command = _COMMANDS.get(run.kind)
+        command = COMMANDS.get(run.kind)
         if command:
             yield from fenced([f"psychocounsel {command} {_typed(run)}".rstrip()], "sh")
 

@@ -13,7 +13,7 @@ from typing import Any
 from psychocounsel import __version__
 from psychocounsel.annotation.counts import counted, gap_bins, named, pair_counts
 from psychocounsel.errors import UserError
-from psychocounsel.reporting.material import ANNOTATION, AUDIT, EVALUATION, OTHER, TRAINING, RunMaterial
+from psychocounsel.reporting.material import ANNOTATION, AUDIT, COMMANDS, EVALUATION, OTHER, TRAINING, RunMaterial
 from psychocounsel.rundir.owner import live_owner
 from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, RunDir
 from psychocounsel.rundir.results import FINISHED, OF_GATES, read_state, read_summary
@@ -241,7 +241,7 @@ def _counts(path: Path, columns: tuple[str, ...]) -> list[dict[str, Any]]:
 # The run directory
 
 DAMAGED = "damaged"
-_KINDS = {"train": TRAINING, "evaluate": EVALUATION, "annotate": ANNOTATION, "audit": AUDIT}
+_KINDS = {command: kind for kind, command in COMMANDS.items()}
 FOREIGN = (KeyError, TypeError, AttributeError, ValueError, IndexError)  # errors that files of another version cause
 _GROUPS = (
     "algo",

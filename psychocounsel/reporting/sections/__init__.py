@@ -16,53 +16,40 @@ from psychocounsel.reporting.sections import (
 )
 from psychocounsel.reporting.sections.foreign_runs import BuildSection, tolerant
 
-# Training runs
-
-TRAINING_SECTIONS: tuple[BuildSection, ...] = (
-    tolerant(curves.curve_section),
-    tolerant(curves.other_curve_section),
-    tolerant(by_setting.final_section),
-    tolerant(by_setting.effect_section),
-    tolerant(curves.round_section),
-    tolerant(trade_offs.overoptimisation_section),
-    tolerant(trade_offs.pareto_section),
-    tolerant(cost.section),
-)
-
 # Evaluations, datasets and audits
 
 EVALUATION_SECTIONS: tuple[BuildSection, ...] = (
-    tolerant(by_setting.evaluation_section),
-    tolerant(evaluated.winrate_section),
-    tolerant(evaluated.reward_section),
-    tolerant(evaluated.best_of_section),
-    tolerant(evaluated.gate_section),
-    tolerant(evaluated.safety_section),
-    tolerant(evaluated.session_section),
-    tolerant(evaluated.health_section),
-    tolerant(evaluated.external_section),
-    tolerant(replies.reply_section),
-    tolerant(datasets.section),
-    tolerant(evaluated.audit_section),
+    by_setting.evaluation_section,
+    evaluated.winrate_section,
+    evaluated.reward_section,
+    evaluated.best_of_section,
+    evaluated.gate_section,
+    evaluated.safety_section,
+    evaluated.session_section,
+    evaluated.health_section,
+    evaluated.external_section,
+    replies.reply_section,
+    datasets.section,
+    evaluated.audit_section,
 )
 
 # The report
 
-OPEN = (
-    "answer",
-    "question",
-    "missing",
-    "studies",
-    "curves",
-    "safety",
-    "replies",
-)  # the page shows the others by a click
-
-SECTIONS: tuple[BuildSection, ...] = (
-    tolerant(answer.section),
-    tolerant(overview.question_section),
-    tolerant(overview.missing_section),
-    tolerant(overview.study_section),
-    *TRAINING_SECTIONS,
+_SECTIONS: tuple[BuildSection, ...] = (
+    answer.section,
+    overview.question_section,
+    overview.missing_section,
+    overview.study_section,
+    curves.curve_section,
+    curves.other_curve_section,
+    by_setting.final_section,
+    by_setting.effect_section,
+    curves.round_section,
+    trade_offs.overoptimisation_section,
+    trade_offs.pareto_section,
+    cost.section,
     *EVALUATION_SECTIONS,
 )
+SECTIONS = tuple(map(tolerant, _SECTIONS))
+# The page shows the others by a click.
+OPEN = ("answer", "question", "missing", "studies", "curves", "safety", "replies")

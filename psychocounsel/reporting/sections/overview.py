@@ -9,8 +9,7 @@ from psychocounsel.blocks.tables import Cell, Table, TableFigure
 from psychocounsel.cluster.states import short
 from psychocounsel.reporting.material import (
     ANNOTATION,
-    AUDIT,
-    EVALUATION,
+    COMMANDS,
     TRAINING,
     Material,
     RunMaterial,
@@ -124,7 +123,6 @@ def _only(values: Iterable[str]) -> str:
 
 # Section on gaps: runs that failed, still run, have one seed or cannot be compared, and the commands to continue
 
-_COMMANDS = {TRAINING: "train", EVALUATION: "evaluate", ANNOTATION: "annotate", AUDIT: "audit"}
 _ALIVE = ("running", "pending", "requeued")
 
 
@@ -155,7 +153,7 @@ def _unfinished(material: Material) -> Iterator[Paragraph]:
         at = f" at step {step} of {total}" if step and total else f" at step {step}" if step else ""
         if run.status in _ALIVE:
             yield Paragraph(f"{run.title} is {run.status}{at}: its figures are not final.", "warning")
-        elif run.kind in _COMMANDS:
+        elif run.kind in COMMANDS:
             tone = "bad" if run.status in ("failed", "damaged", "lost") else "warning"
             yield Paragraph(f"{run.title}: {run.status}{at}. {_go_on(run)}.", tone)
 
@@ -168,7 +166,7 @@ def _go_on(run: RunMaterial) -> str:
     if target.endswith("Slurm"):
         return f"Resume it: psychocounsel jobs resubmit {short(run.path)}"
     if run.sweep is not None:
-        return f"Run the sweep's command again to resume it (psychocounsel {_COMMANDS[run.kind]} -m ...)"
+        return f"Run the sweep's command again to resume it (psychocounsel {COMMANDS[run.kind]} -m ...)"
     key = "out" if run.kind == ANNOTATION else "run_dir"
     return f"Run its command again with {key}={short(run.path)} to resume it (its overrides are in overrides.txt)"
 
