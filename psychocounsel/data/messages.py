@@ -146,8 +146,12 @@ def is_transcript(text: str) -> bool:
 
 
 def read_prompt(text: str, where: str, name: str) -> list[Message]:
-    """Return the messages of a prompt: one turn of the client, or a transcript that ends with `Assistant:`, before the reply."""
-    if is_transcript(text) and _OPEN_END.search(text):
+    """Return the messages of a prompt: one turn of the client, or a transcript of turns of both.
+
+    A text in which only the client speaks is a turn, unless it ends with `Assistant:`, before the reply.
+    """
+    speakers = {_ROLES[mark[1].lower()] for mark in _MARK.finditer(f"\n{text}")} if is_transcript(text) else {}
+    if {"user", "assistant"} <= {*speakers}:
         talk = read_transcript(_OPEN_END.sub("", text), where, name, "")
         return client_last(joined_turns(read_messages(talk, where, name), ("user", "assistant")), where)
     return [{"role": "user", "content": read_text(text, where, name)}]

@@ -625,3 +625,18 @@ def test_ratings_of_another_scale_are_read_when_it_is_given(tmp_path: Path) -> N
     with pytest.raises(UserError, match=r"line 1: chosen_empathy_rating must be from 1 to 5 \(data.rating_range\)"):
         said_of(file)
     assert said_of(file, "data.rating_range=[0,10]")[0] == 4
+
+
+@pytest.mark.parametrize(
+    ("prompt", "roles"),
+    [
+        ("Client: I lie awake.\nTherapist: Since when?\nClient: May.", ["user", "assistant", "user"]),
+        ("Client: I lie awake.\nClient: Since May.", ["user"]),
+        ("I told him.\nTherapist: that is what he calls himself.", ["user"]),
+    ],
+)
+def test_a_prompt_in_which_both_speak_is_a_conversation(prompt: str, roles: list[str]) -> None:
+    example = parse_row({"prompt": prompt, "chosen": GOOD, "rejected": BAD}, "row 1")
+    assert [message["role"] for message in example.prompt] == roles
+    with pytest.raises(UserError, match="row 1: the prompt must end on the client's turn"):
+        parse_row({"prompt": "Client: Hm.\nTherapist: Yes?", "chosen": GOOD, "rejected": BAD}, "row 1")
