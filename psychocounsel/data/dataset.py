@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import cycle, islice
 
 from omegaconf import DictConfig
 
@@ -120,7 +121,10 @@ def build_dataset(config: DictConfig, chat: ChatFormat, kind: str, report: Repor
 
 
 def _assembled(config: DictConfig, train: list[Group], held_out: list[Group], report: Report) -> Dataset:
-    """Return the data with the weights of `data.balance`, and with equally many control pairs for each epoch."""
+    """Return the data with the weights of `data.balance`, and with as many control pairs for each epoch as the first has.
+
+    A later epoch that has fewer, because some were too long, takes its own again, so that more epochs change no earlier one.
+    """
     epochs: dict[int, list[Group]] = {}
     rows = list[Group]()
     for group in train:
@@ -128,8 +132,8 @@ def _assembled(config: DictConfig, train: list[Group], held_out: list[Group], re
         (rows if epoch is None else epochs.setdefault(epoch, [])).append(group)
     if config.data.balance:
         rows = weigh_pairs(rows, config.data.balance, report)
-    fresh = min(map(len, epochs.values()), default=0)
-    controls = [group for epoch in sorted(epochs) for group in epochs[epoch][:fresh]]
+    fresh = len(epochs[min(epochs)]) if epochs else 0
+    controls = [group for epoch in sorted(epochs) for group in islice(cycle(epochs[epoch]), fresh)]
     return Dataset([*rows, *controls], held_out, fresh=fresh, sets=max(len(epochs), 1))
 
 

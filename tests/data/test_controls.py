@@ -1,6 +1,7 @@
 """`data.controls`: which controls are added to which pairs, in which epoch, and what cannot be added."""
 
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from omegaconf import DictConfig
 from psychocounsel.counsel.controls import KINDS
 from psychocounsel.counsel.system_prompt import COUNSELLOR
 from psychocounsel.data.controls import epoch_of, with_controls
-from psychocounsel.data.dataset import Dataset, build_dataset
+from psychocounsel.data.dataset import Dataset, _assembled, build_dataset
 from psychocounsel.data.privacy import data_files
 from psychocounsel.data.rows import Example
 from psychocounsel.data.shared_text import components_of
@@ -18,7 +19,7 @@ from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.rundir.identity import differing, identity
 from tests.support.composed import check, compose
-from tests.support.harness import cli, metrics_of, write_jsonl
+from tests.support.harness import cli, metrics_of, random_groups, write_jsonl
 from tests.support.in_process import run_here
 
 
@@ -160,6 +161,17 @@ def test_an_epoch_trains_on_its_own_controls_and_the_held_out_part_has_none(tmp_
     assert other.fingerprint() != data.fingerprint()
     asked, _ = built(tmp_path, *given, "data.controls_held_out=true")
     assert [epoch_of(group.id) for group in asked.held_out] == [None, None, 0]
+
+
+def test_a_later_epoch_that_lost_controls_takes_its_own_again(tmp_path: Path) -> None:
+    """So more epochs change neither an earlier one nor the fingerprint, and a run may go on for them."""
+    _, config = built(tmp_path)
+    ids = ["a", "b", "a control loop 0 0", "b control loop 0 1", "b control loop 1 1"]
+    groups = [replace(group, id=name) for group, name in zip(random_groups(5, seed=2), ids, strict=True)]
+    one, two = (_assembled(config, groups[:count], [], print) for count in (4, 5))
+    assert (two.fresh, two.sets, two.rows) == (2, 2, one.rows)
+    assert [group.id for group in two.train] == [*ids[:4], ids[4], ids[4]]
+    assert two.fingerprint() == one.fingerprint()
 
 
 def test_max_steps_alone_gives_as_many_epochs_of_controls_as_begin(tmp_path: Path) -> None:
