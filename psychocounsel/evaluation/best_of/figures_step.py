@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from omegaconf import DictConfig
 
+from psychocounsel.asking.language_model import EMPTY
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.conclusions import recorded
 from psychocounsel.evaluation.best_of.picks_step import SCHEMA
@@ -81,7 +82,9 @@ def _values(files: EvaluationDir) -> Values:
     verdicts: dict[tuple[Any, ...], list[float]] = {}
     for place, by_judge in answers.items():
         means = [
-            np.mean([verdict_of(orders, OVERALL, order) for order in (FORWARD, BACKWARD)])
+            1.0  # the first reply is empty, which loses without a call; a pick has a text
+            if any(row["outcome"] == EMPTY for row in orders.values())
+            else np.mean([verdict_of(orders, OVERALL, order) for order in (FORWARD, BACKWARD)])
             for orders in by_judge.values()
         ]
         verdicts[place] = [float(1 + mean) / 2 for mean in means if not np.isnan(mean)]

@@ -85,7 +85,8 @@ def reward_conclusions(figures: RewardFigures) -> list[Conclusion]:
     summary = figures.summary
     metrics = summary["metrics"]
     rate = {"value": metrics["accuracy"], "low": metrics.get("accuracy_low"), "high": metrics.get("accuracy_high")}
-    first, *others = _conclusions(summary) if "baselines" in summary else [("", "")]
+    mine = {**summary, "reading": _of_model(summary, "reading", figures.model)}
+    first, *others = _conclusions(mine) if "baselines" in summary else [("", "")]
     cautions = [f"{text[:1].upper()}{text[1:]}" for text, tone in others if tone in ("warning", "bad")]
     cautions += [*_fooled(figures), *_by_length(summary)]
     return [ranking_conclusion(figures.model, rate, metrics["pairs"], cautions, first[0])]
@@ -106,9 +107,15 @@ def ranking_conclusion(
     return Conclusion(word, text, tone, cautions, missing, bar_of(f"{model}: pairs ranked rightly", rate))
 
 
+def _of_model(summary: Figures, key: str, model: str) -> Figures:
+    """Return the part of `summary[key]` that concerns the evaluated model, and not one that it is compared with."""
+    return {name: figures for name, figures in summary.get(key, {}).items() if name == model}
+
+
 def _fooled(figures: RewardFigures) -> Iterator[str]:
     """Yield which nonsense the reward model prefers to good replies."""
-    for paragraph in control_blocks([Titled("", figures.summary.get("controls", {}))], "reward-controls"):
+    controls = _of_model(figures.summary, "controls", figures.model)
+    for paragraph in control_blocks([Titled("", controls)], "reward-controls"):
         if isinstance(paragraph, Paragraph) and paragraph.tone in ("warning", "bad"):
             yield paragraph.text
 

@@ -42,6 +42,15 @@ class OpponentResult(TypedDict):
     experts: ExpertsResult
 
 
+def over_seeds(result: OpponentResult) -> dict[str, Any]:
+    """Return the win rate with its interval {value, low, high}: over training seeds and clients if a side has several seeds."""
+    seeds = result.get("seeds", {})
+    if not seeds.get("over_seeds") or seeds["mean"] is None or None in seeds["interval"]:
+        return dict(result["overall"]["win_rate"])
+    low, high = seeds["interval"]
+    return {"value": seeds["mean"], "low": low, "high": high}
+
+
 class JudgesResult(TypedDict):
     judges: list[str]
     agreement: AgreementResult

@@ -32,6 +32,7 @@ from psychocounsel.evaluation.winrate.figures import (
     PairResult,
     WinrateFigures,
     WinrateVariant,
+    over_seeds,
 )
 
 Runs = Sequence[Titled[WinrateFigures]]
@@ -95,7 +96,7 @@ def winrate_conclusions(figures: WinrateFigures) -> list[Conclusion]:
 
 def _conclusion(contest: _Contest, figures: WinrateFigures, cautions: Sequence[str], trained: bool) -> Conclusion:
     overall = contest.figures["overall"]
-    rate, prompts = overall["win_rate"], overall["prompts"]
+    rate, prompts = over_seeds(contest.figures), overall["prompts"]
     side = against_half(rate["low"], rate["high"])
     word = {1: "wins", -1: "loses", None: UNDECIDED}[side]
     doubted = bool(contest.doubt) or (side == 1 and (trained or _beats_the_best(figures, contest.model)))
@@ -384,7 +385,7 @@ def _seeds(contests: Sequence[_Contest]) -> list[ReportTable]:
     rows = list[list[Cell]]()
     for contest in contests:
         seeds = contest.figures["seeds"]
-        if seeds["n"] > 1 and seeds["mean"] is not None:
+        if seeds["over_seeds"] and seeds["mean"] is not None:
             low, high = seeds["interval"]
             mean = TableFigure(seeds["mean"], seeds["sd"], low, high, seeds["n"], True)
             by_seed = ", ".join(f"{seed}: {100 * rate:.1f} %" for seed, rate in seeds["by_seed"].items())

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from psychocounsel.asking.language_model import EMPTY
 from psychocounsel.blocks.cells import Titled, percent_text
 from psychocounsel.blocks.conclusions import recorded
 from psychocounsel.evaluation.contestants.speeches import clients_of
@@ -27,7 +28,7 @@ from psychocounsel.evaluation.judging.controls import (
     worst_control,
 )
 from psychocounsel.evaluation.showing import show_result
-from psychocounsel.evaluation.winrate.figures import ReplyCounts, WinrateFigures
+from psychocounsel.evaluation.winrate.figures import ReplyCounts, WinrateFigures, over_seeds
 from psychocounsel.evaluation.winrate.show import winrate_blocks, winrate_conclusions
 from psychocounsel.evaluation.winrate.verdict_table import (
     OVERALL,
@@ -107,7 +108,17 @@ def winrate_warnings(figures: WinrateFigures) -> Iterator[str]:
 
 # Controls: replies made by rule, and replies of the data, that judges compared with each other and with the contestants'.
 
-_OF_CONTROLS = ("judge", "speech", "length_limit", "sample", "first_setting", "first_seed", "second_setting", "overall")
+_OF_CONTROLS = (
+    "judge",
+    "outcome",
+    "speech",
+    "length_limit",
+    "sample",
+    "first_setting",
+    "first_seed",
+    "second_setting",
+    "overall",
+)
 
 
 def judge_controls(rows: Iterable[Row], clients: Mapping[str, int]) -> dict[str, ControlFigures]:
@@ -137,8 +148,9 @@ def anchors(
             continue
         plain_score = _score(row["overall"])
         key = (row["speech"], setting, seed, row["length_limit"], row["sample"])
+        is_lost = key in lost and (row["outcome"] == EMPTY or not np.isnan(plain_score))
         by_speech = scores.setdefault((setting, row["second_setting"].removeprefix(f"{DATA} ")), {})
-        by_speech.setdefault(row["speech"], []).append((0.0 if key in lost else plain_score, plain_score))
+        by_speech.setdefault(row["speech"], []).append((0.0 if is_lost else plain_score, plain_score))
     results: dict[str, dict[str, Any]] = {}
     for (setting, anchor), of_setting in scores.items():
         for place, name in enumerate(("win_rate", "plain")):
@@ -354,7 +366,7 @@ def _metrics(figures: WinrateFigures) -> Iterator[tuple[str, float]]:
                 f"win_rate_plain{suffix}": result["plain"],
             }
             for key, of_rate in rates.items():
-                rate = of_rate["win_rate"]
+                rate = over_seeds(result) if of_rate is result["overall"] else of_rate["win_rate"]
                 for metric, value in ((key, rate["value"]), (f"{key}_low", rate["low"]), (f"{key}_high", rate["high"])):
                     if value is not None:
                         yield f"{metric}/{name}", value

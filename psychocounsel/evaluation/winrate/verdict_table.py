@@ -129,7 +129,9 @@ def _variant(
         )
         if name == OVERALL:
             variant.verdicts[PLAIN] = Verdicts(forward=forward, backward=backward, **common)
-            forward, backward = (_decided(order, *_lost(rows, lost)) for order in (forward, backward))
+            empty = np.array([row["outcome"] == EMPTY for row in rows], bool)
+            first_lost, second_lost = _lost(rows, lost)
+            forward, backward = (_decided(order, first_lost, second_lost, empty) for order in (forward, backward))
         if not np.isnan(forward).all() or not np.isnan(backward).all():
             variant.verdicts[name] = Verdicts(forward=forward, backward=backward, **common)
     return variant
@@ -149,10 +151,14 @@ def _lost(rows: Sequence[Row], lost: Set[ReplyKey]) -> list[np.ndarray]:
     ]
 
 
-def _decided(verdicts: np.ndarray, first_lost: np.ndarray, second_lost: np.ndarray) -> np.ndarray:
-    """Return the verdicts with lost replies as lost: -1 if only the first is, 1 if only the second is, 0 if both are."""
+def _decided(verdicts: np.ndarray, first_lost: np.ndarray, second_lost: np.ndarray, empty: np.ndarray) -> np.ndarray:
+    """Return the verdicts with lost replies as lost: -1 if only the first is, 1 if only the second is, 0 if both are.
+
+    A pair without a verdict stays without one, unless a reply is `empty` and so lost without a call: otherwise pairs that no
+    judge could read would count if one of their replies is unhealthy, and only then.
+    """
     sides = second_lost.astype(np.float64) - first_lost
-    return np.where(first_lost | second_lost, sides, verdicts)
+    return np.where((first_lost | second_lost) & (empty | ~np.isnan(verdicts)), sides, verdicts)
 
 
 def verdict_of(orders: Mapping[str, Row], name: str, order: str) -> float:

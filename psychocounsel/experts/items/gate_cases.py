@@ -127,10 +127,13 @@ def turns_of(text: str) -> list[Message]:
 
 
 def _case(given: dict[str, str]) -> CaseCandidate:
+    prompt = turns_of(given["messages"])
+    # Cases with one speech, or one persona's opening, are not independent.
+    opening = next((turn["content"] for turn in prompt if turn["role"] == "user"), given["case"])
     return CaseCandidate(
         item=hashlib.sha256(given["case"].encode()).hexdigest()[:16],
-        speech=given["case"],
-        prompt=turns_of(given["messages"]),
+        speech=hashlib.sha256(f"{given['part']}\0{opening}".encode("utf-8", "surrogatepass")).hexdigest()[:16],
+        prompt=prompt,
         given=given,
         expected_action=given["expected_action"],
         strata=(given["part"], given["expected_action"]),

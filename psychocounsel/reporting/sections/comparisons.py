@@ -211,10 +211,10 @@ def families(material: Material) -> list[Family]:
     for what, metric in _OF_EVALUATIONS.items():
         runs = [run for run in material.of(EVALUATION) if run.what == what and run.is_finished]
         known = _with_figure(runs, metric)
-        several = [len({*map(name, known)}) > 1 for name in (_opponents, _judges)]
+        several = [len({*map(name, known)}) > 1 for name in (_opponent, _judges)]
         alike: dict[str, list[RunMaterial]] = {}  # shares against other opponents, or by other judges, have no order
         for run in known:
-            against = f" against {_opponents(run)}" if several[0] else ""
+            against = f" against {_opponent(run)}" if several[0] else ""
             alike.setdefault(against + (f" by {_judges(run)}" if several[1] else ""), []).append(run)
         for terms, of_terms in alike.items():
             name = f"evaluations ({what}{terms})"
@@ -222,19 +222,24 @@ def families(material: Material) -> list[Family]:
     return groups
 
 
-def _opponents(run: RunMaterial) -> str:
-    """Return the names of the models that a win rate compares with; "" for other evaluations."""
+def contest_of(run: RunMaterial) -> str:
+    """Return whom the main figure of an evaluation compares with, and by which judges."""
+    return f"{_opponent(run)} by {_judges(run)}"
+
+
+def _opponent(run: RunMaterial) -> str:
+    """Return the model that the main win rate compares with, the first one; "" for other evaluations."""
     if run.what != "winrate":
         return ""
-    return listed(
-        sorted({name for variant in run.figures.get("variants") or [] for name in variant["opponents"]}) or ["?"]
-    )
+    variants = run.figures.get("variants") or [{"opponents": ()}]
+    return next(iter(variants[0]["opponents"]), "?")
 
 
 def _judges(run: RunMaterial) -> str:
-    """Return the names of the judges of a win rate or of safety; "" for other evaluations."""
-    key = {"winrate": "verdicts", "safety": "judges"}.get(run.what)
-    return listed(sorted(run.figures.get(key) or ["?"])) if key else ""
+    """Return the judges of the main figure: all of a win rate, the first of safety; "" for other evaluations."""
+    if run.what == "safety":
+        return next(iter(run.figures.get("judges") or ["?"]))
+    return listed(sorted(run.figures.get("verdicts") or ["?"])) if run.what == "winrate" else ""
 
 
 def is_reward_model(run: RunMaterial) -> bool:

@@ -13,6 +13,7 @@ from psychocounsel.reporting.material import EVALUATION, TRAINING, Material, Run
 from psychocounsel.reporting.sections.comparisons import (
     REWARD,
     RunSetting,
+    contest_of,
     differing_rewards,
     listed,
     setting_title,
@@ -94,10 +95,14 @@ def _of_figure(title: str, key: str, known: Points) -> Iterator[Paragraph]:
         return
     top, last = max(known, key=lambda point: point.figures[key]), known[-1]
     (high, low), (before, after) = ((top.figures[figure], last.figures[figure]) for figure in (key, REWARD))
-    if low < high and after > before:
+    surely_high, surely_low = top.figures.get(f"{key}_low"), last.figures.get(f"{key}_high")
+    has_intervals = surely_high is not None and surely_low is not None
+    falls = surely_low < surely_high if surely_high is not None and surely_low is not None else low < high
+    if falls and after > before:
         yield Paragraph(
             f"{title}: {key} is highest at step {top.steps} ({top.kl:.3g} nats), then falls from {high:.4g} to {low:.4g} while "
-            f"{REWARD} rises from {before:.4g} to {after:.4g}: a sign of over-optimisation.",
+            f"{REWARD} rises from {before:.4g} to {after:.4g}: a sign of over-optimisation"
+            + ("." if has_intervals else ", or chance (it has no interval)."),
             "warning",
         )
 
@@ -124,7 +129,8 @@ def _with_win_rate(run: RunMaterial, evaluations: Sequence[RunMaterial]) -> RunM
         return run
     judged = evaluations[0].summary.get("metrics") or {}
     figures = {name: judged[key] for name, key in _OF_EVALUATION.items() if key in judged}
-    return replace(run, summary={**run.summary, "metrics": {**metrics, "best": {**(metrics["best"] or {}), **figures}}})
+    summary = {**run.summary, "metrics": {**metrics, "best": {**(metrics["best"] or {}), **figures}}}
+    return replace(run, summary=summary, figures={**run.figures, JUDGED: contest_of(evaluations[0])})
 
 
 # Section on trade-offs, with the best settings
@@ -158,11 +164,12 @@ def pareto_section(material: Material) -> Section:
 
 
 def _compares(good: str, settings: Sequence[RunSetting]) -> bool:
-    """Return True if at least two settings have the figure, and rewards are of one reward."""
+    """Return True if at least two settings have the figure, rewards are of one reward, and win rates of one contest."""
     having = [setting for setting in settings if of_setting(setting, good) is not None]
-    return len(having) > 1 and (
-        good != REWARD or not differing_rewards(run for setting in having for run in setting.runs)
-    )
+    runs = [run for setting in having for run in setting.runs]
+    if good == JUDGED:
+        return len(having) > 1 and len({run.figures.get(JUDGED) for run in runs} - {None}) == 1
+    return len(having) > 1 and (good != REWARD or not differing_rewards(runs))
 
 
 def _costs(settings: Sequence[RunSetting]) -> dict[str, str]:

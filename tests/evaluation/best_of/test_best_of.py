@@ -78,6 +78,7 @@ def write_verdicts(files: EvaluationDir, given: list[tuple[str, str, int | None,
         {**common, "judge": judge, "order": order, "overall": overall, "first_score": score}
         for judge, order, overall, score in given
     ]
+    rows = [row | ({"outcome": "empty"} if row["judge"] == "empty" else {}) for row in rows]
     pq.write_table(pa.Table.from_pylist(rows, VERDICTS), files.verdicts)
 
 
@@ -87,8 +88,9 @@ def write_verdicts(files: EvaluationDir, given: list[tuple[str, str, int | None,
         ([("llm", "forward", 1, None), ("llm", "backward", None, None)], None),
         ([("llm", "forward", 1, None), ("llm", "backward", -1, None)], 0.5),
         ([("llm", "forward", 1, None), ("llm", "backward", 1, None), ("rm", "forward", -1, 0.2)], 0.5),
+        ([("empty", "forward", None, None)], 1.0),
     ],
-    ids=["one order", "both orders", "each judge counts once"],
+    ids=["one order", "both orders", "each judge counts once", "the first reply is empty"],
 )
 def test_a_pick_counts_in_both_orders_and_judges_count_alike(
     given: list[tuple[str, str, int | None, float | None]], score: float | None, tmp_path: Path

@@ -210,3 +210,12 @@ def test_the_step_prints_the_conclusions_and_writes_these_blocks(
     assert [*filter(None, tables)] == [*filter(None, terminal_lines(blocks))]
     texts = [conclusion.text for conclusion in winrate_conclusions(figures)]
     assert len(texts) == 4 and [line for line in printed if line in texts] == texts
+
+
+def test_with_several_training_seeds_the_sentence_has_the_interval_over_them(figures: WinrateFigures) -> None:
+    opponents = figures["variants"][0]["opponents"]
+    first = next(iter(opponents))
+    seeds = {**opponents[first]["seeds"], "mean": 0.66, "interval": [0.14, 0.96], "over_seeds": True}
+    changed: Any = {**figures["variants"][0], "opponents": {first: {**opponents[first], "seeds": seeds}}}
+    (conclusion,) = winrate_conclusions({**figures, "variants": [changed]})
+    assert conclusion.word == "undecided" and "66.0 % (14.0 to 96.0)" in conclusion.text

@@ -10,6 +10,7 @@ import torch
 
 from psychocounsel.evaluation.contestants import replies_step as replies_step
 from psychocounsel.evaluation.winrate import verdicts_step
+from psychocounsel.evaluation.winrate.verdict_table import _decided
 from psychocounsel.settings.targets import build
 from tests.support.annotating import model_server
 from tests.support.answering import Reply
@@ -198,3 +199,11 @@ def test_a_judge_is_asked_about_speeches_in_its_language_alone(tmp_path: Path) -
         found = judged(tmp_path, server.address, "judge.language=de", against="@base.jsonl")
     assert {row["outcome"] for row in found} == {"other_language"}
     assert not asked.payloads
+
+
+def test_a_pair_without_a_verdict_stays_without_one_though_a_reply_is_unhealthy() -> None:
+    """Unless a reply is empty, which loses without a call."""
+    verdicts = np.array([np.nan, np.nan, 1.0, -1.0, np.nan])
+    first, second = (np.array(lost, bool) for lost in ([0, 0, 1, 0, 0], [1, 1, 0, 0, 0]))
+    found = _decided(verdicts, first, second, np.array([0, 1, 0, 0, 0], bool))
+    np.testing.assert_array_equal(found, [np.nan, 1, -1, -1, np.nan])

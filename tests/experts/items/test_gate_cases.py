@@ -6,7 +6,7 @@ import pytest
 
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.gate.adjudicate_step import COLUMNS, new_row, plain_text, write_rows
-from psychocounsel.experts.items.gate_cases import GateKind, turns_of
+from psychocounsel.experts.items.gate_cases import GateKind, _case, turns_of
 from psychocounsel.rundir.paths import EvaluationDir
 from tests.support.gate_files import SESSION, gate_cases_of, gate_folder
 
@@ -27,6 +27,12 @@ def test_every_case_is_an_item_once(tmp_path: Path) -> None:
     assert {each.given["case"]: each.prompt for each in found} == {
         name: list(case.messages) for name, case in cases.items()
     }
+    given = {"part": "safety", "expected_action": "none"}
+    said = ("CLIENT: I fell.\n\nCOUNSELLOR: When?", "CLIENT: I fell.\n\nCOUNSELLOR: Oh.", "CLIENT: No.")
+    first, second, other = (
+        _case({**given, "case": f"c{number}", "messages": text}) for number, text in enumerate(said)
+    )
+    assert first.speech == second.speech != other.speech, "replies to one speech are one cluster"
     session = next(each for each in found if each.strata == ("session", "monitor"))
     assert session.prompt == list(SESSION) and session.expected_action == "monitor" and session.crisis
     assert all("secret" not in str(each) for each in found)

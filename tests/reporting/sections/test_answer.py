@@ -322,6 +322,11 @@ def test_win_rates_against_different_opponents_or_by_different_judges_have_no_or
         )
     found = [(family.name, len(family.runs)) for family in families(material_of(*runs))]
     assert found == [("evaluations (winrate against base)", 2), ("evaluations (winrate against sft)", 1)]
+    several = [replace(run, figures={**run.figures, "variants": [{**run.figures["variants"][0]}]}) for run in runs[:2]]
+    for run, order in zip(several, (("base", "sft"), ("sft", "base")), strict=True):
+        run.figures["variants"][0]["opponents"] = dict.fromkeys(order, contest)
+    found = [(family.name, len(family.runs)) for family in families(material_of(*several))]
+    assert found == [("evaluations (winrate against base)", 1), ("evaluations (winrate against sft)", 1)], "the first"
     runs[1].figures["verdicts"] = {"strict": {"text": 71}}
     found = [(family.name, len(family.runs)) for family in families(material_of(*runs[:2]))]
     assert found == [("evaluations (winrate by r)", 1), ("evaluations (winrate by strict)", 1)]

@@ -108,6 +108,17 @@ def test_a_second_judge_that_falls_while_the_reward_rises_is_named() -> None:
     )
 
 
+def test_a_fall_within_the_intervals_is_no_sign() -> None:
+    lines = [
+        line | {f"eval/reward_gold_{end}": line["eval/reward_gold"] + step for end, step in (("low", -1), ("high", 1))}
+        if "eval/reward_gold" in line
+        else line
+        for line in LINES
+    ]
+    found = trade_offs.overoptimisation_section(material_of(trained({}, lines=lines)))
+    assert not any("over-optimisation" in text for text in said(found, "warning"))
+
+
 def test_without_a_second_judge_nothing_can_be_seen() -> None:
     lines = [
         {key: value for key, value in line.items() if "gold" not in key and "win_rate" not in key} for line in LINES
