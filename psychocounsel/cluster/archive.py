@@ -122,7 +122,10 @@ def archive(folder: Path, destination: Path) -> None:
 
 def _is_copied(path: Path, checkpoint_folders: Sequence[Path]) -> bool:
     inside = any(path.is_relative_to(folder) for folder in checkpoint_folders)
-    return not inside and not path.is_dir() and not path.name.endswith(".tmp")
+    is_folder = (
+        path.is_dir() and not path.is_symlink()
+    )  # links to folders, such as `best` of a search, are copied as links
+    return not inside and not is_folder and not path.name.endswith(".tmp")
 
 
 def _keep_weights(checkpoint: Path, target: Path) -> None:

@@ -93,7 +93,7 @@ def keep_settled(config: DictConfig, existing: DictConfig) -> None:
             if key in config.settled:
                 config.settled[key] = recipe
                 if "value" in recipe:
-                    OmegaConf.update(config, key, recipe["value"])
+                    OmegaConf.update(config, key, recipe["value"], merge=False)
 
 
 def _recipes(config: DictConfig) -> dict[str, dict[str, Any]]:

@@ -112,7 +112,7 @@ def with_values(command: Command, config: DictConfig, values: Mapping[str, Any])
     plain = OmegaConf.create(OmegaConf.to_container(config))
     assert isinstance(plain, DictConfig)
     for key, value in values.items():
-        OmegaConf.update(plain, key, value)
+        OmegaConf.update(plain, key, value, merge=False)
     return typed(plain, command.schema(plain))
 
 

@@ -219,7 +219,9 @@ def refuse_unknown(key: str, stages: Iterable[str], graph: Graph) -> None:
 # Fingerprints of cells: a finished run directory with a cell's fingerprint is that cell, whatever its name.
 
 _ELSEWHERE = ("out", "settled")  # the cell's location, which does not matter, and values that are hashed separately
-_FOLDER_KEYS = ("path", "eval_path", "model")  # names of data or model folders
+# Names of folders of data, models, replies, cases and personas; what their runs say of themselves does not decide a result.
+_FOLDER_KEYS = ("path", "eval_path", "model", "own_replies", "from", "folder", "lm_eval_folder")
+_OF_RUNS = {"logs", "answers", "submissions", "state.json", "owner.json"}
 _STUDY = "STUDY"  # replaces the path of the study's folder, which may be moved
 
 
@@ -262,7 +264,11 @@ def _contents(values: Mapping[str, Any], study: Path, cache: str) -> dict[str, s
                 if os.path.isfile(text):  # also False for a long text
                     hashes[f"{key}={text}"] = content_id(path.parent, [path], cache)
                 elif os.path.isdir(text) and key.rpartition(".")[2] in _FOLDER_KEYS:
-                    files = sorted(file for file in path.rglob("*") if file.is_file())
+                    files = sorted(
+                        file
+                        for file in path.rglob("*")
+                        if file.is_file() and _OF_RUNS.isdisjoint(file.relative_to(path).parts)
+                    )
                     hashes[f"{key}={text}"] = content_id(path, files, cache)
     return hashes
 

@@ -6,7 +6,7 @@ import pytest
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from psychocounsel.cluster.archive import sync_where_asked
+from psychocounsel.cluster.archive import _is_copied, sync_where_asked
 from psychocounsel.engine.telemetry.trackers import Wandb
 from psychocounsel.errors import USER_ERROR
 from psychocounsel.rundir.manifest import complete_checkpoints
@@ -106,3 +106,10 @@ def test_a_job_uploads_within_its_time_where_asked_and_never_fails_for_it(
         assert said.endswith("uploaded 1 runs\n")
         assert any("0.123456" in str(payload) for _, payload in server.asked), "the history"
     assert not list(here.iterdir()), "wandb's logs are in the run"
+
+
+def test_an_archive_has_the_links_to_folders_too(tmp_path: Path) -> None:
+    """A search's `best` is one."""
+    (tmp_path / "trial-001").mkdir()
+    (tmp_path / "best").symlink_to("trial-001")
+    assert _is_copied(tmp_path / "best", []) and not _is_copied(tmp_path / "trial-001", [])

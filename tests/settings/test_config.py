@@ -16,7 +16,7 @@ from psychocounsel.evaluation.settings import EvaluateConfig
 from psychocounsel.rundir.identity import check_same_run, fingerprint, identity, slug
 from psychocounsel.settings.config import target_class
 from psychocounsel.storage.files import shipped
-from tests.support.composed import check, compose
+from tests.support.composed import check, checked, compose, with_values
 from tests.support.harness import ROOT
 
 CONF = shipped("conf")
@@ -205,3 +205,9 @@ def test_names_follow_a_path_given_in_place_of_what_ships(tmp_path: Path) -> Non
     config = check(compose([f"model.path={model}", f"data.path={tmp_path}/pairs.v2.jsonl"]))
     assert (config.model.name, config.data.name) == ("sft-run", "pairs.v2")
     assert check(compose(["model=llama3_1_8b", f"model.path={model}"])).model.name == "llama3_1_8b"
+
+
+def test_a_section_that_an_earlier_stage_chose_replaces_the_placeholders() -> None:
+    """Otherwise the keys of both algorithms would be mixed."""
+    dpo, simpo = (checked(f"algo={name}") for name in ("dpo", "simpo"))
+    assert with_values(dpo, {"algo": OmegaConf.to_container(simpo.algo)}).algo == simpo.algo

@@ -14,7 +14,7 @@ from psychocounsel.rundir.results import FINISHED, known_mode, smaller_is_better
 from psychocounsel.storage.files import write_atomically, write_json
 from psychocounsel.studies.local_run import StudyProgress, run_job
 from psychocounsel.studies.outline import outline
-from psychocounsel.studies.plan import StudyErrors
+from psychocounsel.studies.plan import StudyErrors, _contents
 from psychocounsel.studies.study_file import read_study
 from tests.support.small_study import CHAIN, finish, planned, study_of, to_run
 
@@ -390,3 +390,13 @@ def test_a_misspelt_figure_of_a_table_is_refused_where_the_names_are_known(tmp_p
         assert any(line.startswith(said) for line in lines), (said, lines)
     assert len(lines) == 4, lines
     assert len(mistakes(tmp_path, CHAIN + table, "sft.max_steps=many")) == 4, "sft hides a row of one table"
+
+
+def test_another_reply_file_in_a_folder_outside_makes_another_run_and_a_log_does_not(tmp_path: Path) -> None:
+    replies = tmp_path / "ev"
+    (replies / "logs").mkdir(parents=True)
+    found = list[dict[str, str]]()
+    for name, text in (("replies.jsonl", "a"), ("logs/rank-0.out", "b"), ("replies.jsonl", "longer")):
+        (replies / name).write_text(text)
+        found.append(_contents({"data.own_replies": str(replies)}, tmp_path / "study", str(tmp_path / "cache")))
+    assert found[0] == found[1] != found[2]

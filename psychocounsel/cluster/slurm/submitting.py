@@ -28,6 +28,7 @@ from psychocounsel.cluster.slurm.shortages import disk_warning, warnings_of
 from psychocounsel.cluster.slurm.site_limits import mixture_warning, refuse_not_allowed, refuse_too_much
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, UserError, worst
 from psychocounsel.rundir import submissions
+from psychocounsel.rundir.identity import deciding
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.rundir.results import is_finished
@@ -41,10 +42,11 @@ from psychocounsel.storage.files import readable_time
 # `after=[RUN_OR_SWEEP,...]`: runs that start after others have finished.
 
 
-def dependency(parents: Sequence[str], tasks: Sequence[Sequence[int]]) -> str:
+def dependency(parents: Sequence[str], tasks: Sequence[Sequence[int]], crosses: bool = False) -> str:
     """Return sbatch's --dependency for a job or an array; "" without a dependency. `tasks`: indices of the runs of each task.
 
-    An array after an array of the same indices waits index by index (aftercorr), otherwise for all tasks (afterok).
+    An array after an array of the same indices waits index by index (aftercorr), otherwise, or if a run `crosses` indices
+    (`reads_other_runs`), for all tasks (afterok).
 
     Raises:
         UserError: if a parent is not a run or sweep, was never submitted, or has ended unfinished.
@@ -52,7 +54,7 @@ def dependency(parents: Sequence[str], tasks: Sequence[Sequence[int]]) -> str:
     dependencies, alone = list[str](), dict[Path, list[Path]]()
     for parent in map(Path, parents):
         if is_sweep(parent):
-            dependencies.append(_after_sweep(parent, tasks))
+            dependencies.append(_after_sweep(parent, [] if crosses else tasks))
         elif is_run(parent):
             alone.setdefault(home_of(parent), []).append(parent)
         else:
@@ -147,7 +149,7 @@ def select(jobs: Sequence[Job]) -> None:
         note_live(job, queued_run)
         if job.finished:
             job.skip = "finished"
-        elif not job.skip and queued_run and job.config.sweep_dir and not is_finished(job.run_dir):
+        elif not job.skip and queued_run and job.config.sweep_dir and is_run(job.run_dir):  # not forgotten since
             job.skip = "ended unfinished"
         elif not job.skip:
             refuse_if_owned(job.run_dir)
@@ -202,8 +204,22 @@ def plan(jobs: Sequence[Job]) -> list[ArrayRequest]:
     refuse_beyond_limits(result)
     for array in result:
         indices = [[job.index for job in task] for task in array.tasks]
-        array.dependency = dependency(array.tasks[0][0].after, indices)
+        array.dependency = dependency(array.tasks[0][0].after, indices, reads_other_runs(array.tasks))
     return result
+
+
+def reads_other_runs(tasks: Sequence[Sequence[Job]]) -> bool:
+    """Return True if a run's settings name a path in a sweep of `after` that is not in a run with an index of its own task."""
+    for sweep in filter(is_sweep, map(Path, tasks[0][0].after)):
+        runs = {run.index: run.run_dir for run in runs_of(sweep)}
+        for task in tasks:
+            own = [runs[job.index] for job in task if job.index in runs]
+            values = [value for job in task for value in deciding(job.config).values()]
+            texts = [text for value in values for text in (value if isinstance(value, list) else [value])]
+            named = [Path(text) for text in texts if isinstance(text, str) and text.startswith(f"{sweep}/")]
+            if any(not any(map(path.is_relative_to, own)) for path in named):
+                return True
+    return False
 
 
 def refuse_unfetched(jobs: Sequence[Job]) -> None:

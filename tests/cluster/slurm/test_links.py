@@ -3,8 +3,11 @@
 import random
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from psychocounsel.cluster.base import NoAnswer
 from psychocounsel.cluster.job import Job
@@ -145,6 +148,24 @@ def queued(*records: Record) -> dict[Path, QueuedRun]:
         for each in records
         for index, (run,) in enumerate(each.tasks)
     }
+
+
+def test_an_array_whose_runs_read_other_indices_waits_for_all(sweep: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    a, b, c = (sweep / name for name in "abc")
+    monkeypatch.setattr(submitting, "queued_runs", lambda place: queued(record("7", a, b, c)))
+
+    def reads(*paths: Path) -> list[list[Any]]:
+        configs = [OmegaConf.create({"model": {"path": f"{path}/model"}}) for path in paths]
+        return [
+            [SimpleNamespace(index=index, config=config, after=[str(sweep)])] for index, config in enumerate(configs)
+        ]
+
+    assert not submitting.reads_other_runs(reads(a, b, c)) and not submitting.reads_other_runs(
+        reads(sweep.parent / "x")
+    )
+    for tasks in (reads(b, b, b), reads(b, a, c), reads(a, b, sweep / "best")):
+        assert submitting.reads_other_runs(tasks)
+    assert submitting.dependency([str(sweep)], [[0], [1], [2]], crosses=True) == "afterok:7"
 
 
 def test_an_array_waits_index_by_index_only_for_runs_of_the_same_indices(
