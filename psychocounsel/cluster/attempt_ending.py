@@ -11,6 +11,7 @@ from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, 
 from psychocounsel.rundir.paths import RunDir, StepsDir
 from psychocounsel.rundir.results import BUDGET_SPENT, REFUSED
 
+CANCELLED = "TERM"  # value of `stop_signal` after `scancel`
 NO_SIGNAL = "no"  # value of `stop_signal` if no signal asked the run to stop
 _MOST_IDLE_STOPS = 3
 
@@ -52,7 +53,7 @@ def judge(
 
     A crash is retried, unless the previous attempt crashed too and no step was made in between. Wrong input, a `guard`
     limit, a gate's refusal and a spent budget end the run. So do three stops in a row without progress, because the next
-    attempt would not get further. After `max_requeues` requeues, no attempt follows.
+    attempt would not get further; those by `scancel` do not count. After `max_requeues` requeues, no attempt follows.
 
     Args:
         before: the records of earlier attempts, oldest first.
@@ -101,7 +102,10 @@ def _given_up(ended: AttemptEnding, before: Sequence[Mapping[str, Any]], why: st
         first = str(last.get("reason", ""))
         both = f"{why}, like the previous attempt" if first == why else f"{why}; the previous attempt {first}"
         return f"{both}, so the run was given up"
-    idle = [record for record in before[1 - _MOST_IDLE_STOPS :] if record.get("verdict") == "stopped"]
+    if ended.stop_signal == CANCELLED:
+        return ""
+    uncancelled = [record for record in before if record.get("signal") != CANCELLED]
+    idle = [record for record in uncancelled[1 - _MOST_IDLE_STOPS :] if record.get("verdict") == "stopped"]
     if len(idle) < _MOST_IDLE_STOPS - 1 or any(record.get("mark") != ended.mark for record in idle) or not ended.mark:
         return ""
     more = "more time (cluster.time) or fewer rows may help" if ended.stop_signal != NO_SIGNAL else "see the log"

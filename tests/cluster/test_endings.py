@@ -77,6 +77,9 @@ def test_the_third_stop_without_progress_is_the_last() -> None:
     assert (found.word, found.goes_on) == ("failed", False)
     assert found.reason.startswith("stopped at step 0 (USR1): the third stop in a row without progress")
     assert "cluster.time" in found.reason
+    cancelled = [{**stop("a"), "signal": "TERM"}, {**stop("a"), "signal": "TERM"}]
+    assert verdict(75, 0, *cancelled, mark="a", stop_signal="USR1").goes_on, "its user cancelled it twice"
+    assert verdict(75, 0, stop("a"), stop("a"), mark="a", stop_signal="TERM").word == "stopped"
 
 
 def test_steps_shards_answers_and_cached_references_are_progress(tmp_path: Path) -> None:

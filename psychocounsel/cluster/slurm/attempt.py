@@ -96,8 +96,10 @@ def end(run_dir: Path, number: int, code: int, stop_signal: str) -> str:
     before = [record for record in attempts(run_dir) if record["number"] != number]
     restarts, cluster = int(os.environ.get("SLURM_RESTART_COUNT", 0)), read_config(run_dir).cluster
     # Without requeues, later segments go on.
-    verdict = judge(ended, before, restarts, cluster.max_requeues if cluster.get("requeue", True) else restarts + 1)
-    about = {"code": code, "step": ended.step, "mark": ended.mark, "rank": rank}
+    verdict = judge(
+        ended, before, restarts, cluster.get("max_requeues", 0) if cluster.get("requeue", True) else restarts + 1
+    )
+    about = {"code": code, "step": ended.step, "mark": ended.mark, "rank": rank, "signal": stop_signal}
     said = f"{run_dir.name}: {verdict.reason}"
     if verdict.word in ("failed", "crashed"):
         said = _last_words(attempt, rank or 0, said)
