@@ -27,6 +27,7 @@ class ExpertAnswer:
         choice: left, right, tie or harmful (both replies are), by the sides on which this rater saw the replies;
             None if the item was only rated.
         label: side on which this rater saw the reply that the dataset prefers; None if the dataset has no preference.
+        first: side on which this rater saw the item's first reply, so that sides can be compared without a label.
         ratings: by side, the rating of each principle.
         expected: the dataset's own values for an item without two replies, under the names of ratings.
         repeat: 0 if the rater saw the item for the first time, 1 for the second time.
@@ -40,6 +41,7 @@ class ExpertAnswer:
     rater: str
     choice: str | None
     label: str | None = None
+    first: str | None = None
     ratings: Ratings = field(default_factory=dict)
     expected: Ratings = field(default_factory=dict)
     repeat: int = 0
@@ -48,6 +50,11 @@ class ExpertAnswer:
     topic: str | None = None
     language: str | None = None
     comment: str | None = None
+
+    @property
+    def known_side(self) -> str | None:
+        """Side of the one reply that all raters' sides are compared by: the preferred one, else the first one."""
+        return self.label or self.first
 
 
 COLUMNS = tuple(ExpertAnswer.__dataclass_fields__)
@@ -174,6 +181,7 @@ def _answer(row: Mapping[str, Any], where: str, form: AnswerFormat) -> ExpertAns
         rater=str(given["rater"]),
         choice=choice,
         label=_word(given["label"], "label", SIDES, where, form),
+        first=_word(given["first"], "first", SIDES, where, form),
         ratings=ratings,
         expected=expected,
         repeat=_repeat(given["repeat"], where),

@@ -60,27 +60,27 @@ class Codes:
 
 
 def reference_sides(answers: Iterable[ExpertAnswer]) -> dict[str, str]:
-    """Return, for each item with a label, the side on which the first rater by name saw the preferred reply.
+    """Return the side on which the first rater by name saw an item's preferred reply; without a label, its first reply.
 
     Raters may have seen the two replies on different sides. `turned_choice` expresses all their choices in the sides of this
     one rater, so that "left" means the same reply for everyone.
     """
     sides: dict[str, str] = {}
     for answer in sorted(answers, key=lambda answer: (answer.item, answer.repeat, answer.rater)):
-        if answer.label is not None:
-            sides.setdefault(answer.item, answer.label)
+        if answer.known_side is not None:
+            sides.setdefault(answer.item, answer.known_side)
     return sides
 
 
 def turned_choice(answer: ExpertAnswer, reference: dict[str, str]) -> str | None:
     """Return the choice in the sides of the item's first rater (see `reference_sides`): left and right may be exchanged."""
-    turned = answer.label is not None and answer.label != reference[answer.item]
+    turned = answer.known_side is not None and answer.known_side != reference[answer.item]
     return _OTHER.get(answer.choice or "", answer.choice) if turned else answer.choice
 
 
 def turned_ratings(answer: ExpertAnswer, reference: dict[str, str]) -> dict[str, dict[str, float]]:
     """Return the ratings by the side on which the item's first rater saw the reply (see `reference_sides`)."""
-    turned = answer.label is not None and answer.label != reference[answer.item]
+    turned = answer.known_side is not None and answer.known_side != reference[answer.item]
     return {_OTHER.get(side, side) if turned else side: dict(ratings) for side, ratings in answer.ratings.items()}
 
 

@@ -244,7 +244,7 @@ def _disagreement_row(
         "risk": about.risk,
         "topic": about.topic,
         "language": about.language,
-        "label": reference.get(item) or _values(expected, expected) or None,
+        "label": (reference[item] if about.label else None) or _values(expected, expected) or None,
         "choices": json.dumps(choices, ensure_ascii=False),
         "settled": json.dumps(settled, ensure_ascii=False) if settled else None,
         "likely": likely and likely[0],

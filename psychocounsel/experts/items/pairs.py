@@ -120,7 +120,8 @@ class PairKind(ItemKind):
     def answer_columns(self, answer: ItemAnswer) -> AnswerRow:
         preferred = answer.item.preferred
         label = None if preferred is None else "left" if preferred == answer.shown.left else "right"
-        return {"label": label, **{name: answer.last[name] for name in ("choice", "ratings", "safety")}}
+        first = "left" if answer.shown.left == 0 else "right"
+        return {"label": label, "first": first, **{name: answer.last[name] for name in ("choice", "ratings", "safety")}}
 
     def write_tables(self, files: ReviewDir, given: Sequence[ItemAnswer]) -> None:
         write_table(files.experts, json_lines(_expert_rows(given)))

@@ -1,5 +1,7 @@
 """Tests of agreement coefficients against published worked examples and other libraries, and of the model of rater errors."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from sklearn.metrics import cohen_kappa_score
@@ -203,3 +205,18 @@ def test_two_raters_do_not_determine_who_errs() -> None:
     answers, _ = planted(50, {"e1": 0.9, "e2": 0.8}, 2)
     codes = choice_codes(answers, CountingRules())
     assert codes is not None and consensus(codes, 10, 1) is None
+
+
+def test_without_a_label_sides_are_compared_by_the_first_reply() -> None:
+    """Both raters always prefer the same text, on sides that were drawn for each; without `first` kappa would be negative."""
+    rng = np.random.default_rng(0)
+    answers = list[ExpertAnswer]()
+    for number in range(40):
+        better = rng.integers(2)  # the item's reply that both prefer
+        for rater in ("a", "b"):
+            first = rng.permutation(["left", "right"])  # the sides of the first and the second reply
+            answers.append(ExpertAnswer(f"i{number}", f"s{number}", rater, str(first[better]), first=str(first[0])))
+    codes = choice_codes(answers, CountingRules())
+    assert codes is not None and coefficients(codes.values, codes)["raw"] == 1
+    unknown = choice_codes([replace(answer, first=None) for answer in answers], CountingRules())
+    assert unknown is not None and coefficients(unknown.values, unknown)["raw"] < 0.8
