@@ -118,6 +118,7 @@ class Job:
     skip: str = ""  # reason for not starting the job
     corrected: str = ""  # changed keys of an earlier run here that made no step, with old and new values
     unused: dict[str, str] = field(default_factory=dict)  # overrides without effect in this run, with reasons
+    is_new: bool = False  # True if its directory had no configuration when it was compared
 
     @property
     def files(self) -> RunDir:
@@ -174,6 +175,7 @@ def make_job(
         raise UserError(f"run_dir={run_dir}: is a file; give a folder")
     elif run_dir.is_dir() and set(run_dir.iterdir()) - {cell_record(run_dir)}:
         raise UserError(f"{command.place}={run_dir}: contains files but no run; give a new or empty folder")
+    job.is_new = not has_config(run_dir)
     name_journal(config)
     job.processes = command.process_count(config) or configs.build(config, "cluster").process_count()
     command.prepare(config, run_dir)
@@ -206,7 +208,14 @@ def is_done(job: Job) -> bool:
 
 
 def write_run_directory(job: Job) -> None:
-    """Write the files that the worker reads, and those for people who read the run."""
+    """Write the files that the worker reads, and those for people who read the run.
+
+    Raises:
+        UserError: if another command has made this run since the directory was compared; its settings may be others.
+    """
+    if job.is_new and has_config(job.run_dir):
+        raise UserError(f"{job.run_dir}: another command has just made this run; repeat this command")
+    job.is_new = False
     job.run_dir.mkdir(parents=True, exist_ok=True)
     keep_earlier(job.run_dir)
     job.files.summary.unlink(missing_ok=True)  # written by a shorter run that is now extended

@@ -202,7 +202,10 @@ def _removed_on_failure(jobs: list[Job]) -> Iterator[None]:
         if any(map(submissions.is_being_submitted, homes)):
             raise
         submitted = _times_submitted([job.run_dir for job in new])
-        gone = [job.run_dir for job in new if not job.files.logs.exists() and job.run_dir not in submitted]
+        written = [
+            job for job in new if not job.is_new
+        ]  # the others' directories belong to another command, if they exist
+        gone = [job.run_dir for job in written if not job.files.logs.exists() and job.run_dir not in submitted]
         now = _times_submitted(resumed)
         for run_dir in resumed:
             if now[run_dir] == times[run_dir]:

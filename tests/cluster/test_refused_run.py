@@ -5,16 +5,18 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from psychocounsel.cluster.job import Job
+from psychocounsel.cluster.job import Job, make_job, write_run_directory
 from psychocounsel.cluster.local import _remove_unstarted
 from psychocounsel.cluster.starting import _removed_on_failure
 from psychocounsel.errors import UserError
 from psychocounsel.remote.journal import Journal, request_key
 from psychocounsel.rundir.paths import RunDir, SubmissionHome
+from psychocounsel.rundir.run_config import read_config
 from psychocounsel.rundir.sweep import add_to_table, runs_of
 from psychocounsel.settings.command import command_of
 from psychocounsel.storage.locks import held
 from psychocounsel.train import COMMAND as TRAIN
+from tests.support.composed import check, compose
 
 
 def refused(folder: Path) -> Job:
@@ -94,3 +96,16 @@ def test_a_command_that_is_stopped_while_another_submits_removes_nothing(tmp_pat
     with held(SubmissionHome(tmp_path / "sweep").lock):
         mine = failed_in(tmp_path / "sweep", KeyboardInterrupt())
     assert mine.exists() and len(runs_of(mine.parent)) == 1
+
+
+def test_a_run_that_another_command_makes_in_the_meantime_keeps_its_settings(tmp_path: Path) -> None:
+    """Both commands found an empty directory; the later one must not write its settings over the first one's."""
+    first, second = (
+        make_job(command_of("psychocounsel.train"), check(compose([f"run_dir={tmp_path / 'run'}", f"seed={seed}"])), [])
+        for seed in (1, 2)
+    )
+    write_run_directory(first)
+    with pytest.raises(UserError, match="another command has just made this run; repeat this command"):
+        write_run_directory(second)
+    assert read_config(tmp_path / "run").seed == 1
+    write_run_directory(first)  # a second attempt of the same command
