@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.asking.system_prompts import refuse_system_prompts
 from psychocounsel.cluster.base import Cluster
@@ -22,7 +22,7 @@ from psychocounsel.rundir.manifest import check_can_go_on
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import SubmissionHome, SweepDir
 from psychocounsel.rundir.results import put_back
-from psychocounsel.rundir.run_config import has_config, read_config, read_section
+from psychocounsel.rundir.run_config import has_config, read_config, read_plain, read_section
 from psychocounsel.rundir.sweep import add_to_table, is_sweep, remove_from_table, runs_of
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings import config as configs
@@ -107,6 +107,8 @@ def submit(jobs: list[Job], config: DictConfig) -> Submission:
             print(line, flush=True)
     with _removed_on_failure(jobs):
         in_parallel(write_run_directory, [job for job in jobs if not job.skip])
+        for job in jobs:
+            job.is_new = False  # in_parallel may have worked in other processes
         if config.sweep_dir:
             add_to_table(Path(config.sweep_dir), [(job.run_dir, job.overrides) for job in jobs])
         return require_kind(cluster, "submit", cluster.submit(jobs), Submission)
@@ -173,6 +175,11 @@ def _to_start(jobs: list[Job]) -> list[Job]:
     return [job for job in jobs if not (job.skip or job.finished)]
 
 
+def _wrote(job: Job) -> bool:
+    """Return False if another command wrote the configuration in the job's directory (`write_run_directory` refuses then)."""
+    return read_plain(job.run_dir) == OmegaConf.to_container(job.config)
+
+
 def _times_submitted(runs: list[Path]) -> Counter[Path]:
     """Return how often each run was submitted to a queue."""
     homes = {submissions.home_of(run) for run in runs}
@@ -202,9 +209,7 @@ def _removed_on_failure(jobs: list[Job]) -> Iterator[None]:
         if any(map(submissions.is_being_submitted, homes)):
             raise
         submitted = _times_submitted([job.run_dir for job in new])
-        written = [
-            job for job in new if not job.is_new
-        ]  # the others' directories belong to another command, if they exist
+        written = [job for job in new if not (job.is_new and has_config(job.run_dir)) or _wrote(job)]
         gone = [job.run_dir for job in written if not job.files.logs.exists() and job.run_dir not in submitted]
         now = _times_submitted(resumed)
         for run_dir in resumed:

@@ -22,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.cluster.job import Job
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import deciding
-from psychocounsel.rundir.paths import ONLY_CELL, RunDir, StageDir, StudyDir, cell_record, is_selection
+from psychocounsel.rundir.paths import ONLY_CELL, RunDir, StageDir, StepsDir, StudyDir, cell_record, is_selection
 from psychocounsel.rundir.run_config import has_config, read_overrides
 from psychocounsel.rundir.sweep import cell_name, key_of
 from psychocounsel.storage.files import read_mapping, write_json
@@ -221,7 +221,8 @@ def refuse_unknown(key: str, stages: Iterable[str], graph: Graph) -> None:
 _ELSEWHERE = ("out", "settled")  # the cell's location, which does not matter, and values that are hashed separately
 # Names of folders of data, models, replies, cases and personas; what their runs say of themselves does not decide a result.
 _FOLDER_KEYS = ("path", "eval_path", "model", "own_replies", "from", "folder", "lm_eval_folder")
-_OF_RUNS = {"logs", "answers", "submissions", "state.json", "owner.json"}
+_RUN = RunDir(Path())
+_OF_RUNS = {path.name for path in (_RUN.logs, _RUN.state, _RUN.owner, StepsDir(_RUN.path).answers)}
 _STUDY = "STUDY"  # replaces the path of the study's folder, which may be moved
 
 
