@@ -6,7 +6,7 @@ import shutil
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,11 +67,23 @@ def write(
 
 
 def read(home: Path) -> list[Record]:
-    """Return all submissions below `home`, oldest first, without those that never reached SLURM.
+    """Return all submissions from `home`, oldest first, without those that never reached SLURM.
+
+    Those of a sweep begin with its runs' own, which were submitted alone before their folder became one of a sweep.
 
     Raises:
         DamagedFile: if a record is not readable.
     """
+    own = sorted(home.glob(f"*/{SubmissionHome(home).submissions.name}")) if SweepDir(home).table.exists() else []
+    alone = [
+        replace(record, code=[os.path.relpath(path.parent / copy, home) for copy in record.code])
+        for path in own
+        for record in _read(path.parent)
+    ]
+    return [*alone, *_read(home)]
+
+
+def _read(home: Path) -> list[Record]:
     records = []
     for submission in SubmissionHome(home).submission_dirs():
         content: Any = read_json(submission.record)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from psychocounsel.rundir import submissions
 from psychocounsel.rundir.identity import defining, differing, identity, is_same
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run_config import read_plain, write_config
@@ -235,3 +236,15 @@ def test_commands_that_list_their_runs_at_once_keep_the_lines_of_all(tmp_path: P
     listed = runs_of(tmp_path)
     assert {run.run_dir.name for run in listed} == {f"run-{number}" for number in range(6)}
     assert [run.index for run in listed] == [*range(6)] and [*tmp_path.iterdir()] == [tmp_path / "sweep.jsonl"]
+
+
+def test_a_run_that_was_submitted_alone_is_known_when_its_folder_becomes_a_sweep(tmp_path: Path) -> None:
+    run, code = tmp_path / "a", tmp_path / ".code" / "main-1"
+    run.mkdir()
+    submissions.write(submissions.new_submission(run), run, ["101"], [[run]], [code])
+    add_to_table(tmp_path, [(tmp_path / "seed-3", ["seed=3"])])
+    submissions.write(submissions.new_submission(tmp_path), tmp_path, ["102"], [[tmp_path / "seed-3"]], [])
+    assert submissions.home_of(run) == tmp_path
+    alone, of_sweep = submissions.read(tmp_path)
+    assert (alone.jobs, alone.tasks, of_sweep.jobs) == (["101"], [[run]], ["102"])
+    assert [(tmp_path / path).resolve() for path in alone.code] == [code]
