@@ -4,7 +4,7 @@ import contextlib
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
@@ -12,7 +12,7 @@ from shlex import quote
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.asking.system_prompts import refuse_system_prompts
-from psychocounsel.cluster.base import Cluster
+from psychocounsel.cluster.base import Cluster, QueueState
 from psychocounsel.cluster.job import Job, Submission, is_done, pin, write_run_directory
 from psychocounsel.cluster.row_process import check_rows, to_be_fetched, unfetched
 from psychocounsel.errors import UserError
@@ -136,9 +136,33 @@ def check_jobs(jobs: list[Job], config: DictConfig) -> Cluster:
     for job in jobs:
         if not job.finished:
             refuse_system_prompts(job.config)
+    _refuse_live_elsewhere(jobs)
     _announce_corrections(jobs)
     cluster: Cluster = configs.build(config, "cluster")
     return cluster
+
+
+def _refuse_live_elsewhere(jobs: list[Job]) -> None:
+    """Refuse runs whose job waits or runs in another kind of cluster than the one that is to run them now.
+
+    A cluster that does not answer, as where a run was copied to, refuses nothing.
+    """
+    moved = [
+        job.run_dir
+        for job in jobs
+        if not job.finished
+        and has_config(job.run_dir)
+        and (read_section(job.run_dir, "cluster") or {}).get("_target_") != job.config.cluster._target_
+    ]
+    for cluster, runs in by_cluster(moved, acts=True):
+        states: Mapping[Path, QueueState] = {}
+        with contextlib.suppress(UserError):
+            states = cluster.queue_states(runs)
+        if live := [run for run, queue_state in states.items() if queue_state.is_live]:
+            raise UserError(
+                f"{live[0]}: its job waits or runs elsewhere: `psychocounsel jobs cancel {quote(str(live[0]))}` cancels it; then "
+                "repeat this command"
+            )
 
 
 def _announce_corrections(jobs: list[Job]) -> None:

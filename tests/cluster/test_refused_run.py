@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from psychocounsel.cluster.base import NoAnswer, QueueState
 from psychocounsel.cluster.job import Job, make_job, write_run_directory
 from psychocounsel.cluster.local import _remove_unstarted
-from psychocounsel.cluster.starting import _removed_on_failure
+from psychocounsel.cluster.slurm.cluster import Slurm
+from psychocounsel.cluster.starting import _refuse_live_elsewhere, _removed_on_failure
 from psychocounsel.errors import UserError
 from psychocounsel.remote.journal import Journal, request_key
 from psychocounsel.rundir.paths import RunDir, SubmissionHome
@@ -109,3 +111,22 @@ def test_a_run_that_another_command_makes_in_the_meantime_keeps_its_settings(tmp
         write_run_directory(second)
     assert read_config(tmp_path / "run").seed == 1
     write_run_directory(first)  # a second attempt of the same command
+
+
+def test_a_run_whose_job_waits_elsewhere_is_not_taken_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    given = [f"run_dir={tmp_path / 'run'}"]
+    waiting = make_job(TRAIN, check(compose([*given, "cluster=slurm"])), [])
+    write_run_directory(waiting)
+    job = make_job(TRAIN, check(compose(given)), [])
+    states = {waiting.run_dir: QueueState("101", "waiting")}
+    monkeypatch.setattr(Slurm, "queue_states", lambda self, runs: states)
+    with pytest.raises(UserError, match="its job waits or runs elsewhere: `psychocounsel jobs cancel"):
+        _refuse_live_elsewhere([job])
+    states[waiting.run_dir] = QueueState("101", "ended")
+    _refuse_live_elsewhere([job])
+
+    def silent(self: Slurm, runs: object) -> None:
+        raise NoAnswer("squeue does not answer")
+
+    monkeypatch.setattr(Slurm, "queue_states", silent)
+    _refuse_live_elsewhere([job])
