@@ -242,6 +242,12 @@ def refuse_unread(folder: Path, files: Sequence[Path], why: str) -> None:
     raise UserError(f"{folder}: {first}{more} {why}; move it away, or name the files you want in data.mix")
 
 
+def _card_lists_files(folder: Path) -> bool:
+    """Return True if the folder's card says which files belong to which split or configuration."""
+    card = folder / "README.md"
+    return card.is_file() and "data_files" in card.read_text(encoding="utf-8", errors="replace")
+
+
 def data_files_of(folder: Path) -> list[Path]:
     """Return the files of a folder whose names end as those of data do, but for .json, which often holds settings."""
     kinds = {".jsonl", ".ndjson", ".parquet", ".csv", ".tsv"}
@@ -339,7 +345,7 @@ def _load_dataset(source: StandardSource, path: str, split: str, revision: str |
                 f"{path}: its configurations are {', '.join(sorted(names))}: add one of them as data.subset=NAME"
             )
         config = library.load_dataset_builder(where, chosen, revision=revision).config
-        if folder.is_dir() and len(names) == 1 and config.data_files:
+        if folder.is_dir() and config.data_files and not _card_lists_files(folder):
             read = {str(Path(file).resolve()) for files in config.data_files.values() for file in files}
             unread = [file for file in data_files_of(folder) if str(file.resolve()) not in read]
             if unread:

@@ -70,8 +70,8 @@ def no_reward_model(key: str, path: str) -> UserError:
 
 
 def _architecture(folder: Path) -> str:
-    config = read_json(folder / "config.json")
-    if not isinstance(config, dict) or "value_head_prefix" in config:  # OpenRLHF's name of a head
+    config = read_json(folder / "config.json") if folder.is_dir() else None
+    if not isinstance(config, dict) or config.get("value_head_prefix"):  # OpenRLHF's name of a head
         return ""
     named = config.get("architectures")  # loading the model names a damaged file
     return str([*named, ""][0]) if isinstance(named, list) else ""

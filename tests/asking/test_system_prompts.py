@@ -83,6 +83,9 @@ def test_a_refused_system_prompt_is_said_before_a_model_loads_and_each_remedy_wo
     (tmp_path / "own.jinja").write_text(ACCEPTS)
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
+    if key == "reward.path":  # a language model would be refused as a reward model
+        about = json.loads((gemma / "config.json").read_text())
+        (gemma / "config.json").write_text(json.dumps(about | {"architectures": ["LlamaForSequenceClassification"]}))
     line = command.replace("GEMMA", str(gemma))
     refused = run_here(line)
     start = f"error: {key}={gemma}: its chat template refuses system messages (System role not supported); type "

@@ -126,4 +126,7 @@ def test_the_page_defines_every_figure_and_counts_the_clients_that_ship() -> Non
     clients = ScriptedPersonas(name="scripted").personas()
     assert all(f"`{name}`" in page for name in (*SESSION_FIGURES, *(each.pattern for each in clients)))
     at_risk = sum(each.kind != "none" for each in clients)
-    assert f"`personas=scripted` has {len(clients)} clients" in page and f"None missed of {at_risk} clients" in page
+    assert (
+        f"`personas=scripted` has {len(clients)} clients" in page
+        and f"With 0 of {at_risk} clients at risk missed" in page
+    )
