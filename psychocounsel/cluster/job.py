@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel import __version__
 from psychocounsel.cluster.memory.check import keep_chosen
@@ -15,7 +15,7 @@ from psychocounsel.remote import hub_sources
 from psychocounsel.rundir import identity
 from psychocounsel.rundir.paths import AnnotationDir, RunDir, cell_record
 from psychocounsel.rundir.results import is_finished, keep_earlier, objective, read_metrics
-from psychocounsel.rundir.run_config import has_config, module_of, read_config, write_config, write_job
+from psychocounsel.rundir.run_config import has_config, module_of, read_config, read_plain, write_config, write_job
 from psychocounsel.rundir.sweep import Place
 from psychocounsel.rundir.trained_runs import is_up_to_date
 from psychocounsel.rundir.trust import refuse_untrusted_run
@@ -207,13 +207,18 @@ def is_done(job: Job) -> bool:
     return job.command.nothing_due(job.config, read_config(job.run_dir))
 
 
+def is_recorded(job: Job) -> bool:
+    """Return True if the run directory has the job's configuration, and not one of another command."""
+    return read_plain(job.run_dir) == OmegaConf.to_container(job.config)
+
+
 def write_run_directory(job: Job) -> None:
     """Write the files that the worker reads, and those for people who read the run.
 
     Raises:
-        UserError: if another command has made this run since the directory was compared; its settings may be others.
+        UserError: if another command has made this run with other settings since the directory was compared.
     """
-    if job.is_new and has_config(job.run_dir):
+    if job.is_new and has_config(job.run_dir) and not is_recorded(job):
         raise UserError(f"{job.run_dir}: another command has just made this run; repeat this command")
     job.is_new = False
     job.run_dir.mkdir(parents=True, exist_ok=True)

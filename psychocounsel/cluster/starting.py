@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from psychocounsel.asking.system_prompts import refuse_system_prompts
 from psychocounsel.cluster.base import Cluster, QueueState
-from psychocounsel.cluster.job import Job, Submission, is_done, pin, write_run_directory
+from psychocounsel.cluster.job import Job, Submission, is_done, is_recorded, pin, write_run_directory
 from psychocounsel.cluster.row_process import check_rows, to_be_fetched, unfetched
 from psychocounsel.errors import UserError
 from psychocounsel.reward.sections import local_models
@@ -22,7 +22,7 @@ from psychocounsel.rundir.manifest import check_can_go_on
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import SubmissionHome, SweepDir
 from psychocounsel.rundir.results import put_back
-from psychocounsel.rundir.run_config import has_config, read_config, read_plain, read_section
+from psychocounsel.rundir.run_config import has_config, read_config, read_section
 from psychocounsel.rundir.sweep import add_to_table, is_sweep, remove_from_table, runs_of
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings import config as configs
@@ -96,10 +96,9 @@ def submit(jobs: list[Job], config: DictConfig) -> Submission:
         missing = unfetched(_to_start(jobs))
         rows = [f"rows unchecked: {missing}"] if missing else check_rows(_to_start(jobs))
         asked = [line for job in _to_start(jobs) for line in job.command.forecast(job.config)]
-        print(described)
+        mark = "# " if config.dry_run == "script" else ""  # so that the output can be run
         notes = [*_not_installed(jobs), *rows, *to_be_fetched(_to_start(jobs)), *asked]
-        if notes:
-            print("\n".join(notes), file=sys.stderr if config.dry_run == "script" else sys.stdout)
+        print("\n".join([described, *(f"{mark}{line}" for note in notes for line in note.splitlines())]))
         return Submission(0, [None] * len(jobs))
     cluster.select(jobs)
     if to_start := _to_start(jobs):
@@ -199,11 +198,6 @@ def _to_start(jobs: list[Job]) -> list[Job]:
     return [job for job in jobs if not (job.skip or job.finished)]
 
 
-def _wrote(job: Job) -> bool:
-    """Return False if another command wrote the configuration in the job's directory (`write_run_directory` refuses then)."""
-    return read_plain(job.run_dir) == OmegaConf.to_container(job.config)
-
-
 def _times_submitted(runs: list[Path]) -> Counter[Path]:
     """Return how often each run was submitted to a queue."""
     homes = {submissions.home_of(run) for run in runs}
@@ -233,7 +227,7 @@ def _removed_on_failure(jobs: list[Job]) -> Iterator[None]:
         if any(map(submissions.is_being_submitted, homes)):
             raise
         submitted = _times_submitted([job.run_dir for job in new])
-        written = [job for job in new if not (job.is_new and has_config(job.run_dir)) or _wrote(job)]
+        written = [job for job in new if not (job.is_new and has_config(job.run_dir)) or is_recorded(job)]
         gone = [job.run_dir for job in written if not job.files.logs.exists() and job.run_dir not in submitted]
         now = _times_submitted(resumed)
         for run_dir in resumed:

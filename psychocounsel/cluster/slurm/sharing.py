@@ -133,7 +133,8 @@ def describe(job: Job) -> str:
     for name, jobs in zip(names, stages(job), strict=True):
         for member in jobs:
             member.after = []  # a dry run submits none of the jobs to wait for
-        lines += [f"-- {name}", dry_run.describe(jobs)] if jobs else []
+        mark = "#" if job.config.dry_run == "script" else "--"
+        lines += [f"{mark} {name}", dry_run.describe(jobs)] if jobs else []
     return "\n".join(lines)
 
 

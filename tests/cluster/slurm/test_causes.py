@@ -116,7 +116,7 @@ def test_what_a_partition_lacks_is_refused_and_a_dry_run_begins_with_the_cost(sl
     assert [line.split() for line in planned if " new " in line] == [[str(n), "new", f"seed={n + 1}"] for n in range(3)]
     assert not any(line.startswith("#SBATCH") for line in planned) and "the batch script: dry_run=script" in planned
     script = slurm.train(*slurm.overrides(), *sweep, "dry_run=script").stdout
-    assert script.startswith("-- script 1 of 1, for 3 runs\n#!/bin/bash") and "#SBATCH --array=0-2" in script
+    assert script.startswith("# script 1 of 1, for 3 runs\n#!/bin/bash") and "#SBATCH --array=0-2" in script
     assert not (tmp_path / "sweep").exists()
 
 
