@@ -239,13 +239,19 @@ def _make_heads(place: Path, reward: Path) -> None:
 def _make_paths(command: Command) -> None:
     """Create the paths that a command names: a file with one pair, and links to shipped models."""
     shipped = ROOT / "psychocounsel" / "model" / "shipped"
-    for place in re.findall(r"(?:runs/\w+|REWARD_RUN|RUN)(?:/model)?", " ".join(command.arguments)):
+    places = {
+        place: argument.startswith(("reward.", "judge.reward", "compare"))
+        for argument in command.arguments
+        for place in re.findall(r"(?:runs/\w+|REWARD_RUN|RUN)(?:/model)?", argument)
+    }
+    for place, scores in places.items():
         if place.endswith("/model"):
             os.makedirs(os.path.dirname(place), exist_ok=True)
             if "heads" in place:
                 _make_heads(Path(place), shipped / "tiny_reward")
             elif not os.path.lexists(place):
-                os.symlink(shipped / ("tiny_reward" if "reward" in place.lower() or "/a/" in place else "tiny"), place)
+                is_reward = scores or "reward" in place.lower() or "/a/" in place
+                os.symlink(shipped / ("tiny_reward" if is_reward else "tiny"), place)
     for file in re.findall(r"(?:data\.path|speeches)=([\w/]+\.jsonl|FILE)\b", " ".join(command.arguments)):
         path = Path(file)
         path.parent.mkdir(parents=True, exist_ok=True)
