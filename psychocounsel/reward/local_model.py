@@ -19,7 +19,6 @@ from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.trained_runs import trained_dtype
 from psychocounsel.settings.schema import option
 from psychocounsel.storage.files import read_json
-from psychocounsel.storage.weight_files import is_language_model, no_reward_model
 
 if TYPE_CHECKING:
     import numpy as np
@@ -50,14 +49,6 @@ class LocalReward(CombinedReward):
     micro_batch_tokens: int = option(4096, at_least=1)
     normalise: bool = False
     combine: str | None = option(None, choices=(None, "lexicographic", "constraint"))
-
-    def check(self, key: str) -> None:
-        """Refuse a language model, or a run that trained one, as the reward model."""
-        from psychocounsel.model.shape import folder_of
-
-        place = folder_of(self.path)
-        if is_language_model(place) or is_language_model(RunDir(place).model):
-            raise no_reward_model(f"{key}.path", self.path)
 
     def check_settled(self, key: str) -> None:
         if self.combines():

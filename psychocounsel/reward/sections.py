@@ -13,9 +13,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
 from psychocounsel.model.settings import check_model_paths, teacher_of
+from psychocounsel.model.shape import folder_of
 from psychocounsel.remote.hub_sources import HubSource, is_here
+from psychocounsel.rundir.paths import RunDir
 from psychocounsel.settings.paths import make_absolute, name_by_path
 from psychocounsel.settings.targets import build_section, class_of, is_on_hub
+from psychocounsel.storage.weight_files import is_language_model, no_reward_model
 
 Preset = Callable[[str, str], DictConfig]  # arguments: a group, and the name of a choice
 
@@ -271,6 +274,19 @@ def check_reward_paths(config: DictConfig) -> None:
     for key, section in reward_sections(config):
         if path_is(section) != "nothing":
             check_model_paths(config, key, section)
+        if path_is(section) == "loaded":
+            refuse_language_model(f"{key}.path", section.path)
+
+
+def refuse_language_model(key: str, path: str | None) -> None:
+    """Refuse a language model, or a run that trained one, as a reward model.
+
+    Raises:
+        UserError: naming the key.
+    """
+    place = folder_of(path) if path else Path()
+    if path and (is_language_model(place) or is_language_model(RunDir(place).model)):
+        raise no_reward_model(key, path)
 
 
 def settle_rewards(config: DictConfig) -> None:

@@ -19,6 +19,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.pairs import FIRST, SECOND, PairAsk
 from psychocounsel.reward.base import RewardSettings, Scorer, open_scorer
 from psychocounsel.reward.local_model import LocalReward
+from psychocounsel.reward.sections import refuse_language_model
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build_section
 from psychocounsel.storage.weight_files import refuse_gguf
@@ -61,6 +62,8 @@ class RewardJudge(LanguageModel):
             raise UserError(f"{key}.reward: an ensemble cannot be one judge; use judge=several with its reward models")
         settings.check(f"{key}.reward")
         refuse_gguf(str(self.reward.get("path") or ""), f"{key}.reward.path")
+        if settings.path_is == "loaded":
+            refuse_language_model(f"{key}.reward.path", self.reward.get("path"))
 
     def unused(self) -> dict[str, str]:
         """Return the keys that only concern prompts and written answers, each with the reason."""
