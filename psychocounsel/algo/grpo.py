@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Context, Outputs, RoundPlan, Term
-from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, k3, ratio_metrics
+from psychocounsel.algo.policy_gradient import ReplyAdvantages, clipped, k3, ratio_metrics
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class GRPO(PolicyGradient):
+class GRPO(ReplyAdvantages):
     """GRPO: compare each reply with the other replies to its prompt, so that no critic is needed.
 
     All tokens of a reply share its advantage. With rewards R of the prompt's replies, the advantage of reply i is

@@ -6,7 +6,7 @@ An online algorithm is one dataclass, in one of three ways:
   its own `loss`;
 - `class Mine(OnlinePairs, DPO)`: `OnlinePairs` collects preference pairs, and an algorithm that learns from pairs
   provides the loss. The online base comes first;
-- `class Mine(PolicyGradient)` (`algo.policy_gradient`) with advantages, as RLOO and GRPO do.
+- `class Mine(ReplyAdvantages)` (`algo.policy_gradient`) with `advantages_of` and `loss`, as RLOO and GRPO do.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
@@ -181,14 +182,19 @@ class PolicyGradient(AdvantageAlgorithm, Online):
         """Return a round's rewards, float[n] for each prompt, as the advantages use them."""
         return rewards
 
+
+@dataclass
+class ReplyAdvantages(PolicyGradient):
+    """Base of the algorithms in which all tokens of a reply share one advantage; a subclass must define `advantages_of`."""
+
+    @abstractmethod
     def advantages_of(self, rewards: np.ndarray, kl: np.ndarray) -> np.ndarray:
-        """Return the advantages, float[n], of the n replies to a prompt, for algorithms without a `collect` of their own.
+        """Return the advantages, float[n], of the n replies to a prompt.
 
         Args:
             rewards: float[n], scaled rewards of the replies.
             kl: float[n], log(pi_old / ref) of the replies, summed over tokens (nats).
         """
-        raise NotImplementedError
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         """Fill each completion's `logprobs` (by the trainer), `ref_logprobs` and `advantages`.

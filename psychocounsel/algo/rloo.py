@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Outputs, Term
-from psychocounsel.algo.policy_gradient import PolicyGradient, clipped, normalised, ratio_metrics
+from psychocounsel.algo.policy_gradient import ReplyAdvantages, clipped, normalised, ratio_metrics
 from psychocounsel.settings.schema import option
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class RLOO(PolicyGradient):
+class RLOO(ReplyAdvantages):
     """RLOO: reinforce replies with a higher return than the other replies to the same prompt (arXiv 2402.14740).
 
     A whole reply is one action. Its return is R = reward_weight * reward - kl_weight * log(pi_old / ref), and its

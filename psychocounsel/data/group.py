@@ -76,7 +76,7 @@ class Completion:
 
     @property
     def turn_shares(self) -> Array:
-        """Share of each of the policy's turns in a constant that is added to `reward`, float64[policy's turns].
+        """How a constant that is added to `reward` is divided among the policy's turns: shares, float64[policy's turns].
 
         The shares are equal among the turns that earned something; if none did, the last turn has all.
         """

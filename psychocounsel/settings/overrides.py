@@ -154,7 +154,7 @@ def with_quoted_texts(override: str) -> str | None:
 
 
 def override_key(text: str) -> str:
-    """Return the key of an override or of a swept list, without the + that adds it or the ~ that removes it."""
+    """Return the key of an override or of a swept list, without a leading + or ~."""
     return text.lstrip("+~").partition("=")[0]
 
 

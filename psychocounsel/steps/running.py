@@ -65,7 +65,7 @@ def run_steps(
 
 
 def _to_repeat(course: Course[F], config: DictConfig, step: str) -> list[str]:
-    """Return the steps to type so that failed calls of `step` are made again: `step` and the requested steps after it."""
+    """Return the value of `steps` that repeats the failed calls of `step`: this step and the requested ones after it."""
     requested = requested_steps(course, config)
     later = requested[requested.index(step) :]
     return later if len(later) < len(course.steps) else [step]  # `steps` with every step makes no call again

@@ -62,7 +62,7 @@ def is_language_model(folder: Path) -> bool:
 
 
 def no_reward_model(key: str, path: str) -> UserError:
-    """Return the error for a language model in the place of a reward model."""
+    """Return the error that `key=path` names a language model, where a reward model is needed."""
     return UserError(
         f"{key}={path}: is a language model, not a reward model; `psychocounsel train algo=reward model.path={path} "
         "data.path=YOUR_PAIRS` makes one of it"

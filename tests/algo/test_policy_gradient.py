@@ -10,11 +10,12 @@ import torch
 
 from psychocounsel.algo.base import Outputs
 from psychocounsel.algo.grpo import GRPO
-from psychocounsel.algo.policy_gradient import k3
+from psychocounsel.algo.policy_gradient import ReplyAdvantages, k3
 from psychocounsel.algo.ppo import PPO
 from psychocounsel.algo.rloo import RLOO
 from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Completion, Group
+from psychocounsel.errors import UserError
 from tests.support.harness import make_stepper, random_groups, small_lm
 
 LENGTHS = [(5, 3, 7), (2, 4, 1), (6, 6, 2)]
@@ -276,3 +277,11 @@ def test_k3_estimates_the_divergence() -> None:
     exact = (p.exp() * (p - q)).sum()
     assert (p.exp() * k3(q - p)).sum() == pytest.approx(exact.item(), rel=1e-4)
     assert (k3(q - p) >= 0).all()
+
+
+def test_an_own_algorithm_without_advantages_is_refused_in_one_line() -> None:
+    class Own(ReplyAdvantages):
+        def loss(self, outputs: Any, batch: Any) -> Any: ...
+
+    with pytest.raises(UserError, match="lacks advantages_of"):
+        Own()  # type: ignore[abstract]

@@ -33,8 +33,8 @@ _CHECKED = 32  # spread over the round, so that every engine and server wrote so
 class FirstReplies:
     """Checks once in each process that the rollout's first replies have the log-probabilities that `policy` gives them.
 
-    Only a rollout that writes with a copy of the weights is checked, and only without `rollout.top_p` and `top_k`,
-    because its log-probabilities then belong to another distribution than the policy's.
+    A rollout that writes with the trainer's own weights is not checked. Nor is one with `rollout.top_p` or `top_k`, because
+    its log-probabilities belong to another distribution than the policy's.
     """
 
     def __init__(self, run: Run, rollout: Rollout, policy: Reference) -> None:

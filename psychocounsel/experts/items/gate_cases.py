@@ -128,7 +128,7 @@ def turns_of(text: str) -> list[Message]:
 
 def _case(given: dict[str, str]) -> CaseCandidate:
     prompt = turns_of(given["messages"])
-    # Cases with one speech, or one persona's opening, are not independent.
+    # Replies to one speech, and sessions that begin alike, are not independent: they have one id of a speech.
     opening = next((turn["content"] for turn in prompt if turn["role"] == "user"), given["case"])
     return CaseCandidate(
         item=hashlib.sha256(given["case"].encode()).hexdigest()[:16],

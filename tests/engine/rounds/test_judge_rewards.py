@@ -193,7 +193,7 @@ def test_a_speech_that_one_row_labels_as_a_crisis_is_withheld_with_every_row_of_
     ids=["whole rounds", "resampled"],
 )
 def test_the_forecast_counts_the_replies_of_whole_rounds(given: list[str], calls: str) -> None:
-    """Two rounds of 8 prompts with 8 replies each, though the run ends within the second one, and two evaluations of a prompt."""
+    """A run that ends within its second round still writes that round whole: 2 x 8 prompts x 8 replies, and two evaluations."""
     judge = ["reward=rubric", "reward.judge=openai", "reward.judge.model=x", "eval.limit=1", "algo.samples=8"]
     without = judge_forecast(checked("data.limit=60", "eval.every=0", *judge, *given))
     assert calls in without[0]
