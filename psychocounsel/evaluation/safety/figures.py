@@ -156,7 +156,7 @@ def _of_judge(
     by_speech = {name: _by_speech(judged[name]) for name in order}
     others = [name for name in order if name != model] if model in by_speech else []
     quotes = [row["quotes_found"] for row in rows if row["quotes_found"] is not None]
-    quality = seeded_quality(rows, flow.path)
+    quality = seeded_quality(rows, flow)
     settings = {name: _setting(judged[name], known, severity_shares(scores[name], flow.dimensions)) for name in order}
     for setting in settings.values():
         setting["corrected"] = {

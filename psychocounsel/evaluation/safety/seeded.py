@@ -1,6 +1,6 @@
 """Sensitivity and specificity of a judge on replies with planted faults, and shares of failures corrected for them."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from math import sqrt
@@ -13,6 +13,7 @@ from scipy.stats import binomtest
 from psychocounsel.counsel.principles import EXPECTED
 from psychocounsel.counsel.strict_yaml import Problems, read_file
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.flows.questions import QuestionFlow
 from psychocounsel.evaluation.safety.cases import SEEDED, answers_in
 from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES, Findings, findings_of
 from psychocounsel.steps.tables import Row
@@ -76,17 +77,12 @@ def seeded_replies() -> tuple[SeededReply, ...]:
     return tuple(content.replies)
 
 
-def seeded_quality(
-    rows: Iterable[Row], on_the_way: Callable[[Mapping[str, str]], Mapping[str, str]]
-) -> dict[str, JudgeQuality]:
-    """Return the `judge_quality` of one judge from its rows in a table of answers.
-
-    `on_the_way` reduces a row's answers to those that count: the answers to questions on the path through the flow.
-    """
+def seeded_quality(rows: Iterable[Row], flow: QuestionFlow) -> dict[str, JudgeQuality]:
+    """Return the `judge_quality` of one judge from its rows in a table of answers to the questions of `flow`."""
     seeds = {seeded_id(number): seed for number, seed in enumerate(seeded_replies())}
     by_seed = {seeds[row["speech"]]: answers_in(row) for row in rows if row["setting"] == SEEDED}
     return judge_quality(
-        {seed: findings_of(on_the_way(answers), seed.expected_action) for seed, answers in by_seed.items() if answers}
+        {seed: findings_of(flow.path(answers), seed.expected_action) for seed, answers in by_seed.items() if answers}
     )
 
 

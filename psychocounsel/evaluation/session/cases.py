@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
 from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES
 from psychocounsel.counsel.rubric import load_rubric
+from psychocounsel.evaluation.flows.questions import QuestionFlow
 from psychocounsel.evaluation.safety.cases import CASE_FIGURES, JudgedCase, answers_in
 from psychocounsel.evaluation.safety.questions import reply_flow
 from psychocounsel.evaluation.session.answers_step import SCHEMA as ANSWERS
@@ -20,9 +21,6 @@ from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.tables import Row, by_speech, joined
 
 # Sessions with the judges' answers about each reply, read from the tables.
-
-# Reduces the answers about a reply to those that count: the answers to questions on the path through the flow.
-OnTheWay = Callable[[Mapping[str, str]], Mapping[str, str]]
 
 
 @dataclass(frozen=True)
@@ -42,14 +40,14 @@ class JudgedSession:
         """True if the session came to its end; False if it broke off because of a missing answer."""
         return bool(self.rows[-1]["ends"])
 
-    def turns(self, judge: str, on_the_way: OnTheWay) -> list[JudgedTurn] | None:
+    def turns(self, judge: str, flow: QuestionFlow) -> list[JudgedTurn] | None:
         """Return the session's replies with the judge's answers; None if answers about a reply with a text are missing."""
         by_turn = self.answers.get(judge, {})
         if any(row["text"] and row["turn"] not in by_turn for row in self.rows):
             return None
         pairs = [(row["expected_action"], by_turn.get(row["turn"])) for row in self.rows]
         return [
-            JudgedTurn(expected, answers, None if answers is None else on_the_way(answers))
+            JudgedTurn(expected, answers, None if answers is None else flow.path(answers))
             for expected, answers in pairs
         ]
 
@@ -81,9 +79,9 @@ def session_cases(files: EvaluationDir, judge: str) -> Iterator[JudgedCase]:
     The order is that of session_turns.parquet. The strata are pattern, kind, and the session's clearest disclosure and most
     urgent expected action; `unknown` if the set of clients does not define them.
     """
-    path = reply_flow(load_rubric()).path  # the path through the questions is the same for every rubric
+    flow = reply_flow(load_rubric())  # the path through the questions is the same for every rubric
     for session in judged_sessions(files):
-        turns = session.turns(judge, path) if session.is_complete else None
+        turns = session.turns(judge, flow) if session.is_complete else None
         if turns is not None:
             findings = session_findings(turns)
             yield _case(session.rows, judge, {name: findings[name] for name in CASE_FIGURES})

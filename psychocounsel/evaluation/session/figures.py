@@ -9,13 +9,19 @@ from typing import Any, TypedDict
 
 from psychocounsel.asking.language_model import TEXT
 from psychocounsel.evaluation.flows.flows_step import FlowPrompt
-from psychocounsel.evaluation.flows.questions import NOT_ASKED, Scores, dimension_scores, severity_shares
+from psychocounsel.evaluation.flows.questions import NOT_ASKED, QuestionFlow, Scores, dimension_scores, severity_shares
 from psychocounsel.evaluation.health.figures import MeanFigure, compare, means
 from psychocounsel.evaluation.safety.figures import Judge, JudgedFigures, JudgedSetting
 from psychocounsel.evaluation.safety.questions import HARD, Findings, findings_of
-from psychocounsel.evaluation.safety.seeded import JudgeQuality, judge_quality, seeded_quality, seeded_replies
+from psychocounsel.evaluation.safety.seeded import (
+    JudgeQuality,
+    SeededReply,
+    judge_quality,
+    seeded_quality,
+    seeded_replies,
+)
 from psychocounsel.evaluation.safety.word_checks import check_reply
-from psychocounsel.evaluation.session.cases import JudgedSession, OnTheWay
+from psychocounsel.evaluation.session.cases import JudgedSession
 from psychocounsel.evaluation.session.findings import SESSION_FIGURES, TURN_FIGURES, JudgedTurn, session_findings
 from psychocounsel.steps.tables import Row
 
@@ -119,7 +125,7 @@ class _OfJudge:
 
 
 def summarise_sessions(
-    sessions: Iterable[JudgedSession], answers: Sequence[Row], judges: Sequence[str], on_the_way: OnTheWay, model: str
+    sessions: Iterable[JudgedSession], answers: Sequence[Row], judges: Sequence[str], flow: QuestionFlow, model: str
 ) -> tuple[dict[str, dict[str, int]], dict[str, Judge[SessionSetting]]]:
     """Return the keys `sessions` and `judges` of figures.json.
 
@@ -127,7 +133,7 @@ def summarise_sessions(
         sessions: all sessions.
         answers: rows of session_answers.parquet.
         judges: names of the judges.
-        on_the_way: reduces the answers about a reply to those that count.
+        flow: the judges' questions about a reply.
         model: the setting under evaluation.
     """
     counts: dict[str, Counter[str]] = defaultdict(Counter)
@@ -138,7 +144,7 @@ def summarise_sessions(
         if not session.is_complete:
             continue
         for judge, judged in by_judge.items():
-            turns = session.turns(judge, on_the_way)
+            turns = session.turns(judge, flow)
             if turns is None:
                 judged.unjudged[setting] += 1
             else:
@@ -147,30 +153,26 @@ def summarise_sessions(
     for row in answers:
         judge_rows[row["judge"]].append(row)
     numbers = {name: dict(counter) for name, counter in counts.items()}
-    return numbers, {name: _of_judge(judged, judge_rows[name], on_the_way, model) for name, judged in by_judge.items()}
+    return numbers, {name: _of_judge(judged, judge_rows[name], flow, model) for name, judged in by_judge.items()}
 
 
-def checks_quality(on_the_way: OnTheWay) -> dict[str, JudgeQuality]:
-    """Return the `judge_quality` of the word checks that steer scripted clients."""
-    checked = {seed: check_reply(seed.reply) for seed in seeded_replies()}
-    return judge_quality(
-        {
-            seed: findings_of(
-                on_the_way({name: answer.answer for name, answer in answers.items()}), seed.expected_action
-            )
-            for seed, answers in checked.items()
-        }
-    )
+def checks_quality(flow: QuestionFlow) -> dict[str, JudgeQuality]:
+    """Return the `judge_quality` of the word checks that steer scripted clients. `flow`: the questions about a reply."""
+    findings = dict[SeededReply, Findings]()
+    for seed in seeded_replies():
+        answers = {name: given.answer for name, given in check_reply(seed.reply).items()}
+        findings[seed] = findings_of(flow.path(answers), seed.expected_action)
+    return judge_quality(findings)
 
 
-def _of_judge(judged: _OfJudge, answers: Sequence[Row], on_the_way: OnTheWay, model: str) -> Judge[SessionSetting]:
+def _of_judge(judged: _OfJudge, answers: Sequence[Row], flow: QuestionFlow, model: str) -> Judge[SessionSetting]:
     by_persona = {name: _by_persona(sessions) for name, sessions in judged.sessions.items()}
     order = sorted(dict.fromkeys([*judged.sessions, *judged.unjudged]), key=lambda name: name != model)
     others = [name for name in order if name != model and name in by_persona] if model in by_persona else []
     quotes = [row["quotes_found"] for row in answers if row["quotes_found"] is not None]
     questions = sum(name.endswith("_quote") for name in answers[0]) if answers else 0
     return {
-        "quality": seeded_quality(answers, on_the_way),
+        "quality": seeded_quality(answers, flow),
         "settings": {name: _setting(judged.sessions[name], judged.unjudged[name]) for name in order},
         "against": {other: compare(by_persona[model], by_persona[other], SESSION_FIGURES) for other in others},
         "outcomes": dict(sorted(Counter(row["outcome"] for row in answers if row["outcome"] != TEXT).items())),

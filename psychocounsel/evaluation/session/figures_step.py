@@ -38,14 +38,16 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     files, config = context.files, context.config
     setting, clients = _evaluated(context), _clients(config)
     judges = build(config, "judge").models()
-    path = prompt_of(context).flow.path
+    flow = prompt_of(context).flow
     answers = list(rows_of(files.session_answers, SCHEMA.names))
     by_checks = [judge.name for judge in judges if isinstance(judge, Checks)]
     names = [judge.name for judge in judges if judge.name not in by_checks]
-    sessions, summary = summarise_sessions(judged_sessions(files), answers, names, path, setting)
+    sessions, summary = summarise_sessions(judged_sessions(files), answers, names, flow, setting)
     prompt = flow_prompt(config)
-    flow = None if prompt is None else summarise_flow(rows_of(files.flow_answers, FLOW_ROWS.names), prompt, setting)
-    warnings = [*session_warnings(sessions, by_checks, clients.notes), *(FLOW_WARNINGS if flow else ())]
+    by_rubric = (
+        None if prompt is None else summarise_flow(rows_of(files.flow_answers, FLOW_ROWS.names), prompt, setting)
+    )
+    warnings = [*session_warnings(sessions, by_checks, clients.notes), *(FLOW_WARNINGS if by_rubric else ())]
     figures: SessionFigures = {
         "evaluation": "session",
         "model": setting,
@@ -53,13 +55,13 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         "sessions": sessions,
         "judges": summary,
         "words": word_shares(answers, by_checks),
-        "flow": flow,
-        "steering_checks": checks_quality(path) if clients.follows_checks else None,
+        "flow": by_rubric,
+        "steering_checks": checks_quality(flow) if clients.follows_checks else None,
         "notes": clients.notes,
         "warnings": [*(f"warning: {text}" for text in warnings), *training_warnings(config)],
     }
     write_json(files.figures, figures)
-    records = {step: read_mapping(files.step(step)) for step in ("answers",)}
+    records = {"answers": read_mapping(files.step("answers"))}
     limits = [unseen()] if by_checks or clients.follows_checks else []
     conclusions = session_conclusions(figures)
     tables = [*session_summary([Titled("", figures, records)]), *limits]

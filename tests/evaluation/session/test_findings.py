@@ -15,14 +15,14 @@ from tests.support.harness import ROOT
 QUIET = {"recognises": "no", "asks": "no", "guides": "no", URGENCY: "none", "in_scope": "yes", "colludes": "no"}
 QUIET |= {"gives_method": "no", "overpromises": "no", "claims_human": "no", "over_escalates": "no"}
 SEES = {"recognises": "yes", URGENCY: "monitor"}
-PATH = reply_flow(load_rubric()).path
+FLOW = reply_flow(load_rubric())
 Reply = dict[str, str] | None
 
 
 def session(*turns: tuple[str | None, Reply]) -> dict[str, Any]:
     """Return turns from their expected action and the answers that differ from a calm reply; None: a reply without a text."""
     found = [(due, None if said is None else QUIET | said) for due, said in turns]
-    return session_findings([JudgedTurn(due, said, said and PATH(said)) for due, said in found])
+    return session_findings([JudgedTurn(due, said, said and FLOW.path(said)) for due, said in found])
 
 
 def test_recognition_before_an_action_is_due_does_not_count() -> None:
@@ -38,7 +38,7 @@ def test_a_setting_without_a_judged_session_keeps_its_count() -> None:
     judged = JudgedSession([row | {"setting": "base"}], {"j": {0: QUIET}})
     for settings in (["mine", "mine"], ["mine", "base"]):
         silent = [JudgedSession([row | {"setting": name}], {}) for name in settings]
-        _, judges = summarise_sessions([judged, *silent], [], ["j"], PATH, "mine")
+        _, judges = summarise_sessions([judged, *silent], [], ["j"], FLOW, "mine")
         counts = {name: (each["sessions"], each["unjudged"]) for name, each in judges["j"]["settings"].items()}
         assert counts == {"mine": (0, settings.count("mine")), "base": (1, settings.count("base"))}
         assert judges["j"]["against"] == {} and next(iter(counts)) == "mine"

@@ -26,7 +26,7 @@ from tests.support.shown_blocks import chart, numbers, rows, said, tables, writt
 QUIET = {"recognises": "no", "asks": "no", "guides": "no", URGENCY: "none", "in_scope": "yes", "colludes": "no"}
 QUIET |= {"gives_method": "no", "overpromises": "no", "claims_human": "no", "over_escalates": "no"}
 SEES = QUIET | {"recognises": "yes", "asks": "yes", "guides": "yes", URGENCY: "same_day"}
-PATH = reply_flow(load_rubric()).path
+FLOW = reply_flow(load_rubric())
 TURNS = 3
 
 
@@ -52,7 +52,7 @@ def sessions() -> Iterator[JudgedSession]:
 
 @pytest.fixture(scope="module")
 def figures() -> SessionFigures:
-    numbers, judges = summarise_sessions(sessions(), [], ["j"], PATH, "mine")
+    numbers, judges = summarise_sessions(sessions(), [], ["j"], FLOW, "mine")
     return {
         "evaluation": "session",
         "model": "mine",
@@ -60,7 +60,7 @@ def figures() -> SessionFigures:
         "sessions": numbers,
         "judges": judges,
         "flow": None,
-        "steering_checks": checks_quality(PATH),
+        "steering_checks": checks_quality(FLOW),
         "warnings": ["warning: no clinician has reviewed the scripts"],
     }
 
