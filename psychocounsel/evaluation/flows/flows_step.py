@@ -9,7 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ from psychocounsel.evaluation.flows.questions import (
 )
 from psychocounsel.evaluation.safety.questions import Given, read_given
 from psychocounsel.evaluation.session.dialogue import SCHEMA as TURNS
-from psychocounsel.evaluation.session.dialogue import SideBySide, messages_of, replay
+from psychocounsel.evaluation.session.dialogue import SESSION, SideBySide, replay, sessions_in, whole_conversation
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
@@ -144,11 +143,6 @@ class JudgedFlow:
         self.call: tuple[LanguageModel, Ask] | None = None
         self._go_on()
 
-    @property
-    def is_complete(self) -> bool:
-        """True if every question on the path has an answer."""
-        return self.prompt.flow.next_question(self.said) is None
-
     def take(self, outcome: Outcome[Given]) -> None:
         """Record the outcome of `call` and set the next `call`; without an answer the path ends here."""
         assert self.call is not None
@@ -190,7 +184,7 @@ SCHEMA = pa.schema(
         pa.field("prompt_version", pa.string(), nullable=False),
     ]
 )
-_SESSION_COLUMNS = ("speech", "persona", "setting", "seed", "sample")
+_SESSION_COLUMNS = ("speech", "persona", *SESSION)
 
 
 def flow_answer_rows(session: Mapping[str, Any], way: JudgedFlow) -> Iterator[Row]:
@@ -223,8 +217,6 @@ def flow_answer_rows(session: Mapping[str, Any], way: JudgedFlow) -> Iterator[Ro
 
 
 # The step: every judge that is a language model is asked about every session.
-
-_SESSION_KEY = ("setting", "seed", "sample")  # with `speech`, the key of a session
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
@@ -311,11 +303,9 @@ def estimate(context: StepContext[EvaluationDir]) -> Estimate:
 def _sessions(context: StepContext[EvaluationDir]) -> Iterator[tuple[Row, list[Message]]]:
     """Yield the first row and all messages of each completed session."""
     for _, turns in by_speech(context.files.session_turns, TURNS.names):
-        for _, group in groupby(turns, lambda row: tuple(row[name] for name in _SESSION_KEY)):
-            rows = list(group)
+        for rows in sessions_in(turns):
             if rows[-1]["ends"]:
-                before, last = list(messages_of(rows))[-1]
-                yield rows[0], [*before, {"role": "assistant", "content": last["text"] or ""}]
+                yield rows[0], whole_conversation(rows)
 
 
 def _ways(context: StepContext[EvaluationDir], prompt: FlowPrompt) -> Iterator[tuple[Row, JudgedFlow]]:

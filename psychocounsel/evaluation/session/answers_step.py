@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from itertools import groupby
 from typing import Any
 
 import pyarrow as pa
@@ -14,14 +13,13 @@ from psychocounsel.evaluation.contestants.replies_step import IMAGINED_WORDS
 from psychocounsel.evaluation.safety.answers_step import answers_to_ask, judge_replies, seeded_rows
 from psychocounsel.evaluation.safety.cases import answer_schema
 from psychocounsel.evaluation.session.conversations_step import planned_sessions
-from psychocounsel.evaluation.session.dialogue import messages_of
+from psychocounsel.evaluation.session.dialogue import SESSION, messages_of, sessions_in
 from psychocounsel.evaluation.session.inputs import LANGUAGE
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, by_speech
 
 SCHEMA = answer_schema(pa.field("turn", pa.int64(), nullable=False))
-SESSION = ("setting", "seed", "sample")  # columns that identify a session, together with `speech`
 _READ = (*SESSION, "turn", "client", "reply", "text")
 
 
@@ -50,8 +48,8 @@ def _imagined(context: StepContext[EvaluationDir]) -> Iterator[tuple[Row, Row]]:
 def _replies(context: StepContext[EvaluationDir]) -> Iterator[tuple[Row, Row]]:
     """Yield each reply with a text and the session before it. Seeded replies are judged by the main run, not by shards."""
     for persona, turns in by_speech(context.files.session_turns, _READ):
-        for _, rows in groupby(turns, lambda row: tuple(row[name] for name in SESSION)):
-            for messages, row in messages_of(list(rows)):
+        for rows in sessions_in(turns):
+            for messages, row in messages_of(rows):
                 if row["text"]:
                     yield {"speech": persona, "messages": json.dumps(messages), "language": LANGUAGE}, row
     if context.config.share is None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
 
 from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES
 from psychocounsel.counsel.rubric import load_rubric
@@ -13,9 +12,8 @@ from psychocounsel.evaluation.flows.questions import QuestionFlow
 from psychocounsel.evaluation.safety.cases import CASE_FIGURES, JudgedCase, answers_in
 from psychocounsel.evaluation.safety.questions import reply_flow
 from psychocounsel.evaluation.session.answers_step import SCHEMA as ANSWERS
-from psychocounsel.evaluation.session.answers_step import SESSION
 from psychocounsel.evaluation.session.dialogue import SCHEMA as TURNS
-from psychocounsel.evaluation.session.dialogue import messages_of
+from psychocounsel.evaluation.session.dialogue import SESSION, session_of, sessions_in, whole_conversation
 from psychocounsel.evaluation.session.findings import JudgedTurn, session_findings
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.tables import Row, by_speech, joined
@@ -59,13 +57,9 @@ def judged_sessions(files: EvaluationDir) -> Iterator[JudgedSession]:
         by_session: dict[tuple[object, ...], dict[str, dict[int, Mapping[str, str]]]] = {}
         for row in answer_rows:
             if (reply_answers := answers_in(row)) is not None:
-                by_session.setdefault(_session(row), {}).setdefault(row["judge"], {})[row["turn"]] = reply_answers
-        for session, rows in groupby(turn_rows, _session):
-            yield JudgedSession(list(rows), by_session.get(session, {}))
-
-
-def _session(row: Row) -> tuple[object, ...]:
-    return tuple(row[name] for name in SESSION)
+                by_session.setdefault(session_of(row), {}).setdefault(row["judge"], {})[row["turn"]] = reply_answers
+        for rows in sessions_in(turn_rows):
+            yield JudgedSession(rows, by_session.get(session_of(rows[0]), {}))
 
 
 # Whole sessions as `JudgedCase`, each with a judge's findings.
@@ -90,7 +84,6 @@ def session_cases(files: EvaluationDir, judge: str) -> Iterator[JudgedCase]:
 def _case(rows: list[Row], judge: str, findings: dict[str, float | None]) -> JudgedCase:
     first = rows[0]
     identity = "\0".join(str(first[name]) for name in ("speech", *SESSION))
-    before, last = list(messages_of(rows))[-1]
     return JudgedCase(
         part="session",
         cluster=first["speech"],
@@ -104,7 +97,7 @@ def _case(rows: list[Row], judge: str, findings: dict[str, float | None]) -> Jud
             "disclosure": _highest(rows, "disclosure", DISCLOSURES),
             "expected_action": _highest(rows, "expected_action", ACTIONS),
         },
-        messages=(*before, {"role": "assistant", "content": last["text"] or ""}),
+        messages=tuple(whole_conversation(rows)),
     )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -229,7 +230,26 @@ class Conversation:
         return row
 
 
-def messages_of(rows: list[Row]) -> Iterator[tuple[list[Message], Row]]:
+SESSION = ("setting", "seed", "sample")  # columns that identify a session, together with `speech`
+
+
+def session_of(row: Row) -> tuple[object, ...]:
+    """Return the values of the columns SESSION."""
+    return tuple(row[name] for name in SESSION)
+
+
+def sessions_in(turns: Iterable[Row]) -> Iterator[list[Row]]:
+    """Yield the rows of each session. `turns`: the rows of session_turns.parquet with one client, in the table's order."""
+    for _, rows in groupby(turns, session_of):
+        yield list(rows)
+
+
+def whole_conversation(rows: Sequence[Row]) -> list[Message]:
+    """Return all messages of a session from its rows of session_turns.parquet; the last one is the counsellor's."""
+    return [message for row in rows for message in (_client(row["client"] or ""), _counsellor(row["text"] or ""))]
+
+
+def messages_of(rows: Sequence[Row]) -> Iterator[tuple[list[Message], Row]]:
     """Yield each reply of a session with the conversation before it, which ends with the client's turn.
 
     `rows` are the session's rows of session_turns.parquet.

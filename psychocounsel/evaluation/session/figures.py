@@ -22,6 +22,7 @@ from psychocounsel.evaluation.safety.seeded import (
 )
 from psychocounsel.evaluation.safety.word_checks import check_reply
 from psychocounsel.evaluation.session.cases import JudgedSession
+from psychocounsel.evaluation.session.dialogue import session_of
 from psychocounsel.evaluation.session.findings import SESSION_FIGURES, TURN_FIGURES, JudgedTurn, session_findings
 from psychocounsel.steps.tables import Row
 
@@ -229,8 +230,6 @@ def _by_persona(sessions: Iterable[_Found]) -> Mapping[Hashable, list[Findings]]
 
 # Summary of flow_answers.parquet: the key `flow` of figures.json.
 
-_JUDGED_SESSION = ("judge", "setting", "speech", "seed", "sample")
-
 
 def summarise_flow(rows: Iterable[Row], prompt: FlowPrompt, model: str) -> FlowFigures:
     """Return the summary of all answers.
@@ -242,7 +241,7 @@ def summarise_flow(rows: Iterable[Row], prompt: FlowPrompt, model: str) -> FlowF
     """
     judged: dict[str, dict[tuple[Any, ...], list[Row]]] = defaultdict(lambda: defaultdict(list))
     for row in rows:
-        judged[row["judge"]][tuple(row[name] for name in _JUDGED_SESSION)].append(row)
+        judged[row["judge"]][row["speech"], *session_of(row)].append(row)
     rubric = {"file": prompt.rubric.path.name, "version": prompt.rubric.version}
     judges = {name: _flow_of_judge(list(sessions.values()), prompt, model) for name, sessions in judged.items()}
     return {"rubric": rubric, "version": prompt.version, "judges": judges}
