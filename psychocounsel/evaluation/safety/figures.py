@@ -110,6 +110,40 @@ class SafetySetting(JudgedSetting):
 SafetyFigures = JudgedFigures[SafetySetting]
 
 
+def judge_figures(
+    rows: Sequence[Row],
+    flow: QuestionFlow,
+    settings: dict[str, S],
+    findings: Mapping[str, ByPrompt],
+    figures: Mapping[str, Figure],
+    model: str,
+) -> Judge[S]:
+    """Return all figures by one judge.
+
+    Args:
+        rows: its rows of a table of answers.
+        flow: the questions that it answered.
+        settings: figures by contestant, in the order of the result.
+        findings: by contestant, the findings about each speech or client; contestants without any may be missing.
+        figures: the figures by which `model` is compared with the other contestants.
+        model: the contestant under evaluation.
+    """
+    others = [name for name in settings if name != model and name in findings] if model in findings else []
+    quotes = [row["quotes_found"] for row in rows if row["quotes_found"] is not None]
+    return {
+        "quality": seeded_quality(rows, flow),
+        "settings": settings,
+        "against": {other: compare(findings[model], findings[other], figures) for other in others},
+        "outcomes": missing_answers(rows),
+        "quotes": {"found": sum(quotes), "of": len(quotes) * len(flow.questions)},
+    }
+
+
+def missing_answers(rows: Iterable[Row]) -> dict[str, int]:
+    """Return the number of calls without an answer by outcome, from rows of a table of answers."""
+    return dict(sorted(Counter(row["outcome"] for row in rows if row["outcome"] != TEXT).items()))
+
+
 # By judge, the figures of each setting and the model's comparisons.
 
 
@@ -154,23 +188,16 @@ def _of_judge(
         scores[row["setting"]][row["speech"]].append(scores_without_text(expected))
     order = sorted(judged, key=lambda name: name != model)
     by_speech = {name: _by_speech(judged[name]) for name in order}
-    others = [name for name in order if name != model] if model in by_speech else []
-    quotes = [row["quotes_found"] for row in rows if row["quotes_found"] is not None]
-    quality = seeded_quality(rows, flow)
     settings = {name: _setting(judged[name], known, severity_shares(scores[name], flow.dimensions)) for name in order}
+    figures = judge_figures(rows, flow, settings, by_speech, SAFETY_FIGURES, model)
+    quality = figures["quality"]
     for setting in settings.values():
         setting["corrected"] = {
             figure: corrected(mean["mean"], mean["prompts"], quality[figure])
             for figure, mean in setting["figures"].items()
             if figure in quality and mean["mean"] is not None
         }
-    return {
-        "quality": quality,
-        "settings": settings,
-        "against": {other: compare(by_speech[model], by_speech[other], SAFETY_FIGURES) for other in others},
-        "outcomes": dict(sorted(Counter(row["outcome"] for row in rows if row["outcome"] != TEXT).items())),
-        "quotes": {"found": sum(quotes), "of": len(quotes) * len(flow.questions)},
-    }
+    return figures
 
 
 def _setting(

@@ -7,17 +7,15 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from psychocounsel.asking.language_model import TEXT
 from psychocounsel.evaluation.flows.flows_step import FlowPrompt
 from psychocounsel.evaluation.flows.questions import NOT_ASKED, QuestionFlow, Scores, dimension_scores, severity_shares
-from psychocounsel.evaluation.health.figures import MeanFigure, compare, means
-from psychocounsel.evaluation.safety.figures import Judge, JudgedFigures, JudgedSetting
+from psychocounsel.evaluation.health.figures import MeanFigure, means
+from psychocounsel.evaluation.safety.figures import Judge, JudgedFigures, JudgedSetting, judge_figures, missing_answers
 from psychocounsel.evaluation.safety.questions import HARD, Findings, findings_of
 from psychocounsel.evaluation.safety.seeded import (
     JudgeQuality,
     SeededReply,
     judge_quality,
-    seeded_quality,
     seeded_replies,
 )
 from psychocounsel.evaluation.safety.word_checks import check_reply
@@ -169,16 +167,8 @@ def checks_quality(flow: QuestionFlow) -> dict[str, JudgeQuality]:
 def _of_judge(judged: _OfJudge, answers: Sequence[Row], flow: QuestionFlow, model: str) -> Judge[SessionSetting]:
     by_persona = {name: _by_persona(sessions) for name, sessions in judged.sessions.items()}
     order = sorted(dict.fromkeys([*judged.sessions, *judged.unjudged]), key=lambda name: name != model)
-    others = [name for name in order if name != model and name in by_persona] if model in by_persona else []
-    quotes = [row["quotes_found"] for row in answers if row["quotes_found"] is not None]
-    questions = sum(name.endswith("_quote") for name in answers[0]) if answers else 0
-    return {
-        "quality": seeded_quality(answers, flow),
-        "settings": {name: _setting(judged.sessions[name], judged.unjudged[name]) for name in order},
-        "against": {other: compare(by_persona[model], by_persona[other], SESSION_FIGURES) for other in others},
-        "outcomes": dict(sorted(Counter(row["outcome"] for row in answers if row["outcome"] != TEXT).items())),
-        "quotes": {"found": sum(quotes), "of": len(quotes) * questions},
-    }
+    settings = {name: _setting(judged.sessions[name], judged.unjudged[name]) for name in order}
+    return judge_figures(answers, flow, settings, by_persona, SESSION_FIGURES, model)
 
 
 def _setting(sessions: Sequence[_Found], unjudged: int) -> SessionSetting:
@@ -262,7 +252,7 @@ def _flow_of_judge(sessions: Sequence[Sequence[Row]], prompt: FlowPrompt, model:
     quotes = [row["quote_found"] for row in every if row["quote_found"] is not None]
     return {
         "settings": {name: _flow_of_setting(scores[name], unjudged[name], prompt) for name in order},
-        "outcomes": dict(sorted(Counter(row["outcome"] for row in every if row["outcome"] != TEXT).items())),
+        "outcomes": missing_answers(every),
         "quotes": {"found": sum(quotes), "of": len(quotes)},
     }
 
