@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.asking.answers import Answers
+from psychocounsel.asking.answers import Answers, asks_of
 from psychocounsel.asking.budget import Estimate
-from psychocounsel.asking.language_model import Ask, LanguageModel
+from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.blocks.kinds import Paragraph
 from psychocounsel.counsel.system_prompt import COUNSELLOR, reward_prompt
 from psychocounsel.counsel.traits import read_risk_rules, sure_language_of
@@ -27,7 +27,6 @@ from psychocounsel.evaluation.judging.bias import family_in, family_of, labeller
 from psychocounsel.evaluation.judging.controls import ControlledSpeech, control_pairs, controlled_speeches
 from psychocounsel.evaluation.judging.pairs import (
     OTHER_MODEL,
-    JudgeCall,
     Judging,
     ReplyPair,
     pair_prompt,
@@ -188,7 +187,7 @@ def rank_pairs(
     """
     judging = _judging(settings)
     calls = [*judging.calls(map(_pair, examples))]
-    asks = _asks(calls)
+    asks = [*asks_of(calls)]
     with closing(Answers(folder)) as answers:
         buy(
             asks,
@@ -216,7 +215,7 @@ def ranking_forecast(config: DictConfig) -> list[str]:
     files.answers = files.ranker_answers
     examples = evaluated_pairs(config, lambda line: None)
     pairs = [*examples, *control_pairs(evaluated_controls(config, examples))]
-    asks = [ask for _, settings in rankers_of(config) for ask in _asks(_judging(settings).calls(map(_pair, pairs)))]
+    asks = [ask for _, settings in rankers_of(config) for ask in asks_of(_judging(settings).calls(map(_pair, pairs)))]
     with draft_of(files) as draft, closing(Answers(draft.answers)) as answers:
         return Estimate.of(asks, answers).lines("compare")
 
@@ -242,10 +241,6 @@ def mixed_models(name: str, ranking: JudgedPairs) -> list[str]:
 def _judging(settings: Ranker) -> Judging:
     prompt = pair_prompt(settings.rubric, settings.examples)
     return Judging([settings.model()], prompt, 0, settings.crisis_to_third_parties)
-
-
-def _asks(calls: Iterable[JudgeCall]) -> list[tuple[LanguageModel, Ask]]:
-    return [(call.judge, call.ask) for call in calls if call.ask is not None]
 
 
 def _pair(example: Example) -> ReplyPair:

@@ -16,7 +16,7 @@ from psychocounsel.data.rows import Example
 from psychocounsel.errors import GATE_NO, UserError
 from psychocounsel.evaluation.reward.comparison import side_by_side
 from psychocounsel.evaluation.reward.evaluation import evaluate_reward
-from psychocounsel.evaluation.reward.rankers import Ranker, mixed_models, rank_pairs, ranker_warnings
+from psychocounsel.evaluation.reward.rankers import Ranker, mixed_models, rank_pairs, ranker_warnings, ranking_forecast
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build_section
 from psychocounsel.storage.files import read_json
@@ -190,6 +190,14 @@ def test_the_table_has_a_row_for_the_ranker(tmp_path: Path) -> None:
 def test_what_cannot_rank_is_refused(overrides: list[str], message: str) -> None:
     with pytest.raises(UserError, match=message):
         api.compose(overrides, name="evaluate")
+
+
+def test_a_dry_run_counts_a_repeated_pair_once(tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "p.jsonl", rows_of([PAIRS[0], PAIRS[1], PAIRS[0]]))
+    ranker = "compare=[{use: llm, judge: {use: local_vllm, model: m}}]"
+    given = ["reward=tiny", f"data.path={data}", "part=all", "evaluation.controls=0", f"run_dir={tmp_path / 'out'}"]
+    lines = ranking_forecast(api.compose([*given, ranker], name="evaluate"))
+    assert lines[0].startswith("m: 4 calls, "), lines
 
 
 @pytest.mark.slow
