@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -136,3 +136,8 @@ def outcome_of(ask: Ask, answer: Answer, read: Read[T], attempt: int, retries: i
         return Outcome(TEXT, value, answer, attempt + 1)
     except ValueError:
         return Outcome(UNPARSABLE, None, answer, attempt + 1) if attempt >= retries else None
+
+
+def odd_outcomes(counts: Mapping[str, int], usual: Collection[str] = (TEXT,)) -> str:
+    """Return `2 cut, 1 failed`: the numbers of calls by outcome, in alphabetical order, without the `usual` outcomes."""
+    return ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts.items()) if outcome not in usual)

@@ -14,7 +14,7 @@ import pyarrow as pa
 from omegaconf import DictConfig
 
 from psychocounsel.asking.answer_text import is_refusal
-from psychocounsel.asking.answers import Answers, Outcome
+from psychocounsel.asking.answers import Answers, Outcome, odd_outcomes
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import (
     CUT,
@@ -235,9 +235,8 @@ def cut_warnings(
 def _said(figures: dict[str, Any]) -> Iterator[str]:
     yield f"{figures['speeches']:,} speeches, {figures['replies']:,} replies"
     for name, counts in figures["outcomes"].items():
-        odd = {outcome: count for outcome, count in counts.items() if outcome != TEXT}
-        if odd:
-            yield f"{name}: " + ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(odd.items()))
+        if odd := odd_outcomes(counts):
+            yield f"{name}: {odd}"
     if any(counts.get(WITHHELD) for counts in figures["outcomes"].values()):
         yield (
             "withheld: these speeches may be about a crisis, and a third party runs the contestant; "

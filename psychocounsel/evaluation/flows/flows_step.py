@@ -16,9 +16,9 @@ import pyarrow as pa
 from omegaconf import DictConfig
 
 from psychocounsel.asking.answer_text import ABSENT, Unreadable, object_schema, parsed_json, stands_in
-from psychocounsel.asking.answers import Answers, Outcome
+from psychocounsel.asking.answers import Answers, Outcome, odd_outcomes
 from psychocounsel.asking.budget import Estimate, estimated_tokens
-from psychocounsel.asking.language_model import FAILED, TEXT, Ask, LanguageModel, keys_of
+from psychocounsel.asking.language_model import FAILED, Ask, LanguageModel, keys_of
 from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.flows.questions import (
@@ -249,8 +249,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         )
         outcomes = _write(context, prompt, answers)
     for name, counts in outcomes.items():
-        odd = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts.items()) if outcome != TEXT)
-        if odd:
+        if odd := odd_outcomes(counts):
             context.say(
                 f"judge {name}: answers about sessions are missing: {odd}; the rubric's figures skip these sessions"
             )

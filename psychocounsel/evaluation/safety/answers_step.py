@@ -15,9 +15,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from psychocounsel.asking.answers import Answers, Outcome, asks_of
+from psychocounsel.asking.answers import Answers, Outcome, asks_of, odd_outcomes
 from psychocounsel.asking.budget import Estimate
-from psychocounsel.asking.language_model import OTHER_LANGUAGE, TEXT, LanguageModel
+from psychocounsel.asking.language_model import OTHER_LANGUAGE, LanguageModel
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.evaluation.contestants.replies_step import imagined_replies
 from psychocounsel.evaluation.safety.cases import SCHEMA, SEEDED, answer_row
@@ -83,8 +83,7 @@ def judge_replies(
                 add(row)
                 outcomes.setdefault(row["judge"], Counter())[row["outcome"]] += 1
     for name, counts in outcomes.items():
-        odd = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(counts.items()) if outcome != TEXT)
-        if odd:
+        if odd := odd_outcomes(counts):
             context.say(f"judge {name}: replies without answers: {odd}; no figure includes them")
     counted = {name: dict(counts) for name, counts in outcomes.items()}
     return {"outcomes": counted, "spent": budget.spent, "bought": budget.made}

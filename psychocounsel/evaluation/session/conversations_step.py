@@ -9,9 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from psychocounsel.asking.answers import Answers
+from psychocounsel.asking.answers import Answers, odd_outcomes
 from psychocounsel.asking.budget import Estimate, estimated_tokens
-from psychocounsel.asking.language_model import CUT, FAILED, TEXT, LanguageModel, keys_of
+from psychocounsel.asking.language_model import CUT, FAILED, LanguageModel, keys_of
 from psychocounsel.asking.system_prompts import replies_prompt
 from psychocounsel.evaluation.contestants.replies_step import cut_warnings
 from psychocounsel.evaluation.session.dialogue import SCHEMA, Conversation, SessionPlan, SideBySide, replay
@@ -145,8 +145,7 @@ def session_rows(plan: SessionPlan, answers: Answers, retries: int) -> list[Row]
 def _said(figures: dict[str, Any]) -> Iterator[str]:
     yield f"{figures['sessions']:,} sessions with {figures['personas']:,} clients, {figures['replies']:,} replies"
     for name, counts in figures["outcomes"].items():
-        odd = {outcome: count for outcome, count in counts.items() if outcome != TEXT}
-        if odd:
-            yield f"{name}: " + ", ".join(f"{count:,} {outcome}" for outcome, count in odd.items())
+        if odd := odd_outcomes(counts):
+            yield f"{name}: {odd}"
     for name, count in figures["incomplete"].items():
         yield f"{name}: {count:,} sessions broke off; no figure includes them"

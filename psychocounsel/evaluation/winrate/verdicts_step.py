@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
-from psychocounsel.asking.answers import Answers, asks_of
+from psychocounsel.asking.answers import Answers, asks_of, odd_outcomes
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import EMPTY, TEXT, TOO_LONG, WITHHELD, LanguageModel
 from psychocounsel.evaluation.contestants import replies_step
@@ -32,6 +32,7 @@ from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, by_speech, rows_of, written
 
 _SPEECH = ("speech", "messages", "language", "crisis", "near_training")
+_WITH_VERDICT = (TEXT, EQUAL, EMPTY)  # an empty reply loses without a call, and equal replies tie
 REPLY = ("setting", "seed", "length_limit", "sample", "reply", "text", "outcome", "model")
 
 
@@ -154,15 +155,11 @@ def _rows(context: StepContext[EvaluationDir], judging: Judging, answers: Answer
 
 
 def _said(figures: dict[str, Any]) -> Iterator[str]:
-    given = sum(
-        counts.get(TEXT, 0) + counts.get(EQUAL, 0) + counts.get(EMPTY, 0) for counts in figures["outcomes"].values()
-    )
+    given = sum(counts.get(outcome, 0) for counts in figures["outcomes"].values() for outcome in _WITH_VERDICT)
     yield f"{given:,} of {figures['verdicts']:,} verdicts"
     for name, counts in figures["outcomes"].items():
-        odd = {outcome: count for outcome, count in counts.items() if outcome not in (TEXT, EQUAL, EMPTY)}
-        if odd:
-            reasons = ", ".join(f"{count:,} {outcome}" for outcome, count in sorted(odd.items()))
-            yield f"judge {name}: calls without a verdict: {reasons}; no figure includes them"
+        if odd := odd_outcomes(counts, _WITH_VERDICT):
+            yield f"judge {name}: calls without a verdict: {odd}; no figure includes them"
         if counts.get(WITHHELD):
             yield (
                 f"judge {name}: speeches that may be about a crisis are withheld because a third party runs this judge; "
