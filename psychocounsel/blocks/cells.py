@@ -102,6 +102,11 @@ def words_limit(limit: int | None) -> str:
     return NO_LIMIT if limit is None else f"at most {limit} words"
 
 
+def limit_note(limit: int | None) -> str:
+    """Return the length limit in words as the end of a sentence; "" without a limit."""
+    return "" if limit is None else f" (replies of at most {limit} words)"
+
+
 def name_in(title: str, name: str, several: bool, *details: str | None) -> str:
     """Return a curve's name: `name`, preceded by the run's title if several runs have curves."""
     text = ", ".join([name, *(detail for detail in details if detail and detail != NO_LIMIT)])

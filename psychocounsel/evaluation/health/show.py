@@ -9,6 +9,7 @@ from psychocounsel.blocks.cells import (
     count,
     counts,
     exact,
+    limit_note,
     measured,
     name_in,
     percent_text,
@@ -116,8 +117,7 @@ def _enough(limit: float) -> str:
 def limit_warnings(variants: Sequence[HealthVariant]) -> Iterator[str]:
     """Yield a warning for each limit that the replies of a contestant exceed."""
     for variant in variants:
-        limit = variant["length_limit"]
-        where = "" if limit is None else f" (replies of at most {limit} words)"
+        where = limit_note(variant["length_limit"])
         for name, health in variant["settings"].items():
             for check in health["limits"]:
                 if check["verdict"] == EXCEEDED:

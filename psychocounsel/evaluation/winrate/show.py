@@ -11,6 +11,7 @@ from psychocounsel.blocks.cells import (
     count,
     counts,
     exact,
+    limit_note,
     measured,
     name_in,
     percent_text,
@@ -34,6 +35,7 @@ from psychocounsel.evaluation.winrate.figures import (
     WinrateVariant,
     over_seeds,
 )
+from psychocounsel.metrics.win_rates import SMALL
 
 Runs = Sequence[Titled[WinrateFigures]]
 _HEADINGS = ["evaluation", "model", "against", "length limit"]
@@ -109,7 +111,7 @@ def _conclusion(contest: _Contest, figures: WinrateFigures, cautions: Sequence[s
         told, reserve = "wins against" if side == 1 else "loses to", ""
     text = f"{contest.model} {told} {contest.opponent}{where}: {reserve}it wins in {percent_text(rate, 'value')}"
     text += f" of {prompts} speeches. {_judges(figures)}"
-    few = ["fewer than 30 clients: too few to stand for others"] if overall["small"] else []
+    few = [f"fewer than {SMALL} clients: too few to stand for others"] if overall["small"] else []
     missing = [f"{contest.model} against {contest.opponent}: more speeches, or more samples"] if side is None else []
     missing += (
         [] if contest.figures["experts"]["together"] else ["Experts who compare these replies (psychocounsel review)"]
@@ -188,8 +190,7 @@ def _variants(runs: Runs) -> Iterator[tuple[Titled[WinrateFigures], WinrateVaria
 
 def _cautions(figures: WinrateFigures) -> Iterator[str]:
     for variant in figures["variants"]:
-        limit = variant["length_limit"]
-        where = "" if limit is None else f" (replies of at most {limit} words)"
+        where = limit_note(variant["length_limit"])
         if not variant["opponents"]:
             yield f"no verdicts, so win rates are unknown{where}"
         ranking = variant["ranking"]
@@ -239,7 +240,7 @@ def _headline(contests: Sequence[_Contest]) -> list[ReportTable]:
         "at equal length: a regression on the difference in length, as in AlpacaEval 2",
     ]
     if any(contest.figures["overall"]["small"] for contest in contests):
-        notes += ["few clients: fewer than 30, too few to stand for others"]
+        notes += [f"few clients: fewer than {SMALL}, too few to stand for others"]
     if any(contest.figures["overall"]["unjudged"] for contest in contests):
         notes += ["without a verdict: pairs that lack it in one order or both; no figure includes them"]
     if any(contest.figures["experts"]["together"] is None for contest in contests):
@@ -287,7 +288,7 @@ def _principle_chart(contests: Sequence[_Contest]) -> list[Chart]:
 
 # Win rates by principle, and by judge, risk and topic
 
-_FEW = "few clients: fewer than 30, too few for a conclusion"
+_FEW = f"few clients: fewer than {SMALL}, too few for a conclusion"
 _Slicing = Literal["by_judge", "risk", "topics"]
 _SLICINGS: dict[_Slicing, str] = {"by_judge": "judge", "risk": "risk", "topics": "topic"}
 

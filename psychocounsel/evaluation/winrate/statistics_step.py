@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.asking.language_model import EMPTY
-from psychocounsel.blocks.cells import Titled, percent_text
+from psychocounsel.blocks.cells import Titled, limit_note, percent_text
 from psychocounsel.blocks.conclusions import recorded
 from psychocounsel.evaluation.contestants.speeches import clients_of
 from psychocounsel.evaluation.health.figures_step import system_prompts_of
@@ -42,6 +42,7 @@ from psychocounsel.evaluation.winrate.verdict_table import (
     unhealthy_replies,
     variants,
 )
+from psychocounsel.evaluation.winrate.verdicts_step import mixed_models
 from psychocounsel.metrics.agreement import bias_by_judge, judges_agreement
 from psychocounsel.metrics.intervals import plain
 from psychocounsel.metrics.regressions import bradley_terry, length_controlled
@@ -86,15 +87,9 @@ def verdict_counts(files: EvaluationDir) -> dict[str, dict[str, dict[str, int]]]
 
 def winrate_warnings(figures: WinrateFigures) -> Iterator[str]:
     """Yield warnings about judges that contradict themselves or favour a place, and about servers that changed their model."""
-    for name, models in figures["answered_by"].items():
-        if len(models) > 1:
-            yield (
-                f"warning: the server of judge {name} answered as several models ({', '.join(sorted(models))}); only verdicts "
-                "of the most frequent model are scored"
-            )
+    yield from mixed_models(figures["answered_by"])
     for variant in figures["variants"]:
-        limit = variant["length_limit"]
-        where = f" (replies of at most {limit} words)" if limit is not None else ""
+        where = limit_note(variant["length_limit"])
         for name, bias in variant["judges"].items():
             share, first = bias["inconsistent"]["value"], bias["first_place"]
             if share is not None and share > _CONTRADICTIONS:

@@ -226,23 +226,14 @@ def reply_id(text: str) -> str:
     return hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-@dataclass(frozen=True)
-class BesideWinRate:
-    """Agreement between the judges of a win rate and the experts on its pairs, over all experts.
-
-    Attributes:
-        together: agreement of all judges together; None if no expert compared any of the pairs.
-        by_judge: agreement by judge; judges that share no pair with an expert are missing.
-    """
-
-    together: Agreement | None
-    by_judge: dict[str, Agreement]
-
-
 def beside_win_rate(
     variant: Variant, verdicts: Verdicts, opponent: int, experts: dict[str, dict[PairKey, float]], options: Any
-) -> BesideWinRate:
-    """Return the agreement with experts on the pairs of the setting under evaluation (number 0) and `opponent`."""
+) -> dict[str, Any]:
+    """Return the agreement with all experts on the pairs of the setting under evaluation (number 0) and `opponent`.
+
+    `together`: of all judges; None if no expert compared any of the pairs. `by_judge`: of each judge that shares a pair with
+    an expert.
+    """
     verdict_labels, against = labels(verdicts), verdicts.b == opponent
 
     def pooled(rows: np.ndarray) -> Agreement:
@@ -259,10 +250,10 @@ def beside_win_rate(
 
     by_judge = {judge: pooled(against & (verdicts.judge == number)) for number, judge in enumerate(variant.judges)}
     together = pooled(against)
-    return BesideWinRate(
-        together if together.rows else None,
-        {judge: shared for judge, shared in by_judge.items() if shared.rows},
-    )
+    return {
+        "together": together if together.rows else None,
+        "by_judge": {judge: shared for judge, shared in by_judge.items() if shared.rows},
+    }
 
 
 def agreement_with_experts(

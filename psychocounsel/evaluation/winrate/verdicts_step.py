@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -167,7 +167,12 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
             )
         if counts.get(TOO_LONG):
             yield f"judge {name}: {counts[TOO_LONG]:,} pairs have a reply that is too long for the reward model"
-    for name, models in figures["models"].items():
+    yield from mixed_models(figures["models"])
+
+
+def mixed_models(answered_by: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
+    """Yield a warning for each judge that answered as several models; `answered_by`: its answers by judge and model."""
+    for name, models in answered_by.items():
         if len(models) > 1:
             yield (
                 f"warning: the server of judge {name} answered as several models ({', '.join(sorted(models))}); only verdicts "
