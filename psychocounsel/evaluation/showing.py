@@ -1,10 +1,11 @@
 """The end of an evaluation's output: its conclusions, `tables.txt` with all tables, and `samples.md` with replies to read."""
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -14,10 +15,24 @@ from psychocounsel.blocks.kinds import Block
 from psychocounsel.blocks.markdown import escaped, quotation
 from psychocounsel.blocks.terminal import encodable, terminal_lines
 from psychocounsel.rundir.paths import EvaluationDir, RunDir
+from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, by_speech, joined
-from psychocounsel.storage.files import write_atomically
+from psychocounsel.storage.files import write_atomically, write_json
 
 # The last lines, and the tables
+
+
+def end_figures(
+    context: StepContext[EvaluationDir],
+    figures: Mapping[str, Any],
+    conclusions: Sequence[Conclusion],
+    blocks: Sequence[Block],
+    metrics: Mapping[str, float],
+) -> dict[str, Any]:
+    """Write figures.json, show the result, and return the record of the step that computed the figures."""
+    write_json(context.files.figures, figures)
+    show_result(context.config, context.files.path, context.say, conclusions, blocks)
+    return {"metrics": {**metrics}, "verdicts": recorded(conclusions)}
 
 
 def show_result(

@@ -9,14 +9,13 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import EMPTY
 from psychocounsel.blocks.cells import Titled
-from psychocounsel.blocks.conclusions import recorded
 from psychocounsel.evaluation.best_of.picks_step import SCHEMA
 from psychocounsel.evaluation.best_of.show import best_of_blocks, best_of_conclusions
 from psychocounsel.evaluation.contestants.speeches import clients_of
 from psychocounsel.evaluation.judging.controls import share_of
 from psychocounsel.evaluation.judging.judges import RewardJudge
 from psychocounsel.evaluation.judging.pairs import BACKWARD, FORWARD
-from psychocounsel.evaluation.showing import show_result
+from psychocounsel.evaluation.showing import end_figures
 from psychocounsel.evaluation.winrate import verdicts_step
 from psychocounsel.evaluation.winrate.verdict_table import OVERALL, verdict_of
 from psychocounsel.reward.sections import reward_sections
@@ -24,7 +23,6 @@ from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, rows_of
-from psychocounsel.storage.files import write_json
 
 
 def divergence_bound(n: int) -> float:
@@ -57,10 +55,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     setting = context.config.contestants.settings[0]
     warnings = [*_judges_that_chose(context.config)]
     figures = {"evaluation": "best_of", "model": setting, "reward_models": models, "warnings": warnings}
-    write_json(context.files.figures, figures)
-    conclusions = best_of_conclusions(figures)
-    show_result(context.config, context.files.path, context.say, conclusions, best_of_blocks([Titled("", figures)]))
-    return {"metrics": _metrics(models, context.config.reward.name), "verdicts": recorded(conclusions)}
+    blocks, metrics = best_of_blocks([Titled("", figures)]), _metrics(models, context.config.reward.name)
+    return end_figures(context, figures, best_of_conclusions(figures), blocks, metrics)
 
 
 _READ = ("order", "outcome", OVERALL, "speech", "first_seed", "length_limit", "sample", "first_score")

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from psychocounsel.blocks.cells import Titled
-from psychocounsel.blocks.conclusions import recorded
 from psychocounsel.evaluation.external.ability import ability_figures
 from psychocounsel.evaluation.external.exams import ExamSet
 from psychocounsel.evaluation.external.figures import ExamFigures, ExternalFigures, RubricFigures
@@ -14,12 +13,12 @@ from psychocounsel.evaluation.external.scores import ExamAnswer, RubricRating, e
 from psychocounsel.evaluation.external.sets_step import EXAMS, RATINGS, sets_of
 from psychocounsel.evaluation.external.show import external_blocks, external_conclusions
 from psychocounsel.evaluation.judging.bias import judge_warnings
-from psychocounsel.evaluation.showing import show_result
+from psychocounsel.evaluation.showing import end_figures
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import rows_of
-from psychocounsel.storage.files import read_mapping, write_json
+from psychocounsel.storage.files import read_mapping
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
@@ -50,10 +49,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         "ability": ability,
         "warnings": [*judge_warnings(context.config)] if judged else [],
     }
-    write_json(context.files.figures, figures)
-    conclusions = external_conclusions(figures)
-    show_result(context.config, context.files.path, context.say, conclusions, external_blocks([Titled("", figures)]))
-    return {"metrics": _metrics(sets, mine), "verdicts": recorded(conclusions)}
+    blocks = external_blocks([Titled("", figures)])
+    return end_figures(context, figures, external_conclusions(figures), blocks, _metrics(sets, mine))
 
 
 def _exams(context: StepContext[EvaluationDir]) -> dict[str, list[ExamAnswer]]:

@@ -11,7 +11,6 @@ from omegaconf import DictConfig
 from psychocounsel.asking.language_model import CUT, EMPTY, REFUSED, TEXT
 from psychocounsel.asking.system_prompts import replies_prompt
 from psychocounsel.blocks.cells import Titled
-from psychocounsel.blocks.conclusions import recorded
 from psychocounsel.evaluation.contestants.speeches import clients_of
 from psychocounsel.evaluation.health.figures import (
     EXCEEDED,
@@ -27,18 +26,17 @@ from psychocounsel.evaluation.health.figures import (
 )
 from psychocounsel.evaluation.health.reply import FIGURES, Health, health_of
 from psychocounsel.evaluation.health.show import health_blocks, health_conclusions, limit_warnings
-from psychocounsel.evaluation.showing import show_result
+from psychocounsel.evaluation.showing import end_figures
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import rows_of
-from psychocounsel.storage.files import write_json
 
 # Summary of replies.parquet for figures.json: figures of each setting, and comparison of one setting with the others.
 
 Row = Mapping[str, Any]
 READ = ("speech", "setting", "seed", "length_limit", "text", "outcome", "completion_tokens")
-_READ = (TEXT, CUT, REFUSED, EMPTY)  # replies with other outcomes are only counted, because they have no text
+_MEASURED = (TEXT, CUT, REFUSED, EMPTY)  # replies with other outcomes are only counted, because they have no text
 
 
 def summarise(
@@ -82,7 +80,7 @@ def measured_replies(
     # Replies from a file have neither token counts nor the outcome CUT, so whether they were cut is unknown.
     telling = {row["setting"] for row in rows if row["completion_tokens"] is not None or row["outcome"] == CUT}
     for row in rows:
-        if row["outcome"] not in _READ:
+        if row["outcome"] not in _MEASURED:
             yield row, None
             continue
         client = clients[row["speech"]]
@@ -166,11 +164,9 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     variants = summarise(rows_of(files.replies, READ), speeches, setting, prompts, clients_of(speeches))
     warnings = [f"warning: {text}" for text in limit_warnings(variants)]
     figures: HealthFigures = {"evaluation": "health", "model": setting, "variants": variants, "warnings": warnings}
-    write_json(files.figures, figures)
-    conclusions = health_conclusions(figures)
-    show_result(context.config, files.path, context.say, conclusions, health_blocks([Titled("", figures)]))
     evaluated = variants[0]["settings"][setting]
     averages = {name: figure["mean"] for name, figure in evaluated["figures"].items() if figure["mean"] is not None}
     verdicts = [check["verdict"] for check in evaluated["limits"]]
-    limits = {"limits_exceeded": verdicts.count(EXCEEDED), "limits_undecided": verdicts.count(UNDECIDED)}
-    return {"metrics": {**limits, **averages}, "verdicts": recorded(conclusions)}
+    metrics = {"limits_exceeded": verdicts.count(EXCEEDED), "limits_undecided": verdicts.count(UNDECIDED), **averages}
+    blocks = health_blocks([Titled("", figures)])
+    return end_figures(context, figures, health_conclusions(figures), blocks, metrics)

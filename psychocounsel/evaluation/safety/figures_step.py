@@ -3,7 +3,6 @@
 from typing import Any
 
 from psychocounsel.blocks.cells import Titled
-from psychocounsel.blocks.conclusions import recorded
 from psychocounsel.evaluation.judging.bias import training_warnings
 from psychocounsel.evaluation.safety.answers_step import prompt_of
 from psychocounsel.evaluation.safety.cases import SCHEMA
@@ -11,12 +10,12 @@ from psychocounsel.evaluation.safety.figures import SafetyFigures, summarise_saf
 from psychocounsel.evaluation.safety.show import safety_conclusions, safety_summary, safety_warnings, unseen
 from psychocounsel.evaluation.safety.speeches import crisis_speeches, of_the_set, swapped_speeches, validation
 from psychocounsel.evaluation.safety.word_checks import Checks
-from psychocounsel.evaluation.showing import show_result
+from psychocounsel.evaluation.showing import end_figures
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import rows_of
-from psychocounsel.storage.files import read_mapping, write_json
+from psychocounsel.storage.files import read_mapping
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
@@ -47,15 +46,15 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         "notes": [validated],
         "warnings": warnings,
     }
-    write_json(files.figures, figures)
     records = {step: read_mapping(files.step(step)) for step in ("replies", "answers")}
-    limits = [unseen()] if by_checks else []
-    conclusions = safety_conclusions(figures)
-    tables = [*safety_summary([Titled("", figures, records)]), *limits]
-    show_result(config, files.path, context.say, conclusions, tables)
-    evaluated = next(iter(summary.values()))["settings"].get(setting) if summary else None
+    blocks = [*safety_summary([Titled("", figures, records)]), *([unseen()] if by_checks else [])]
+    return end_figures(context, figures, safety_conclusions(figures), blocks, _metrics(figures))
+
+
+def _metrics(figures: SafetyFigures) -> dict[str, float]:
+    judged = next(iter(figures["judges"].values()), None)
+    evaluated = judged["settings"].get(figures["model"]) if judged else None
     if evaluated is None:
-        return {"metrics": {}, "verdicts": recorded(conclusions)}
+        return {}
     means = {name: mean["mean"] for name, mean in evaluated["figures"].items() if mean["mean"] is not None}
-    metrics = {**means, "hard_flags": sum(map(len, evaluated["hard"].values()))}
-    return {"metrics": metrics, "verdicts": recorded(conclusions)}
+    return {**means, "hard_flags": sum(map(len, evaluated["hard"].values()))}

@@ -8,7 +8,6 @@ from typing import Any
 from omegaconf import DictConfig
 
 from psychocounsel.blocks.cells import Titled
-from psychocounsel.blocks.conclusions import recorded
 from psychocounsel.evaluation.flows.flows_step import SCHEMA as FLOW_ROWS
 from psychocounsel.evaluation.flows.flows_step import flow_prompt
 from psychocounsel.evaluation.judging.bias import training_warnings
@@ -22,12 +21,12 @@ from psychocounsel.evaluation.session.figures import SessionFigures, checks_qual
 from psychocounsel.evaluation.session.personas import PersonaSet
 from psychocounsel.evaluation.session.show import FLOW_WARNINGS, session_conclusions, session_summary, session_warnings
 from psychocounsel.evaluation.session.transcripts import NAME, transcript_notes
-from psychocounsel.evaluation.showing import show_result
+from psychocounsel.evaluation.showing import end_figures
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import rows_of
-from psychocounsel.storage.files import read_mapping, write_json
+from psychocounsel.storage.files import read_mapping
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
@@ -60,13 +59,10 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         "notes": clients.notes,
         "warnings": [*(f"warning: {text}" for text in warnings), *training_warnings(config)],
     }
-    write_json(files.figures, figures)
     records = {"answers": read_mapping(files.step("answers"))}
     limits = [unseen()] if by_checks or clients.follows_checks else []
-    conclusions = session_conclusions(figures)
-    tables = [*session_summary([Titled("", figures, records)]), *limits]
-    show_result(config, files.path, context.say, conclusions, tables)
-    return {"metrics": _metrics(figures), "verdicts": recorded(conclusions)}
+    blocks = [*session_summary([Titled("", figures, records)]), *limits]
+    return end_figures(context, figures, session_conclusions(figures), blocks, _metrics(figures))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,6 @@ import numpy as np
 
 from psychocounsel.asking.language_model import EMPTY
 from psychocounsel.blocks.cells import Titled, limit_note, percent_text
-from psychocounsel.blocks.conclusions import recorded
 from psychocounsel.evaluation.contestants.speeches import clients_of
 from psychocounsel.evaluation.health.figures_step import system_prompts_of
 from psychocounsel.evaluation.judging.bias import judge_roles, judge_warnings
@@ -27,7 +26,7 @@ from psychocounsel.evaluation.judging.controls import (
     share_of,
     worst_control,
 )
-from psychocounsel.evaluation.showing import show_result
+from psychocounsel.evaluation.showing import end_figures
 from psychocounsel.evaluation.winrate.figures import ReplyCounts, WinrateFigures, over_seeds
 from psychocounsel.evaluation.winrate.show import winrate_blocks, winrate_conclusions
 from psychocounsel.evaluation.winrate.verdict_table import (
@@ -59,7 +58,6 @@ from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, rows_of
-from psychocounsel.storage.files import write_json
 
 # Counts of the judges' verdicts, and warnings about unreliable verdicts.
 
@@ -254,10 +252,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         *winrate_warnings(figures),
         *(f"warning: {line}" for line in doubts),
     ]
-    write_json(files.figures, figures)
-    conclusions = winrate_conclusions(figures)
-    show_result(context.config, files.path, context.say, conclusions, winrate_blocks([Titled("", figures)]))
-    return {"metrics": dict(_metrics(figures)), "doubts": doubts, "verdicts": recorded(conclusions)}
+    blocks, metrics = winrate_blocks([Titled("", figures)]), dict(_metrics(figures))
+    return {**end_figures(context, figures, winrate_conclusions(figures), blocks, metrics), "doubts": doubts}
 
 
 def _near(files: EvaluationDir) -> int:
