@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy.special import logit
 
-from psychocounsel.metrics.intervals import Measure, draws, mean_intervals, measure, ratio_intervals
+from psychocounsel.metrics.intervals import Measure, draws, mean_interval, measure, ratio_intervals
 from psychocounsel.metrics.win_rates import Verdicts
 
 # Chance-corrected agreement by the formulas of Cohen and Gwet, computed for all resamples at once.
@@ -92,13 +92,11 @@ def agreement(
     [figures] = _agreement_figures(counts.sum(0)[None, :])
     parts = [_agreement_figures(drawn @ counts) for drawn in draws(len(names), samples, seed)]
     resampled = np.concatenate([*parts, np.empty((0, 3))])
-    low, high = mean_intervals((first == second)[:, None], rows, shares=True)[0]
+    low, high = mean_interval(first == second, rows, shares=True)
     kappa, ac1 = (
         measure(float(value), column, len(names)) for value, column in zip(figures[1:], resampled.T[1:], strict=True)
     )
-    return Agreement(
-        len(first), len(np.unique(prompts)), Measure(float(figures[0]), float(low), float(high)), kappa, ac1
-    )
+    return Agreement(len(first), len(np.unique(prompts)), Measure(float(figures[0]), low, high), kappa, ac1)
 
 
 def _agreement_figures(counts: np.ndarray) -> np.ndarray:

@@ -115,17 +115,22 @@ def mean_intervals(
     return ratio_intervals(values, ones, clusters, np.zeros(count), are_shares, inflation)[:-1]
 
 
+def mean_interval(values: np.ndarray, clusters: np.ndarray, shares: bool = False) -> tuple[float, float]:
+    """Return the 95 % interval of the mean of `values`, float[n], over clusters, int[n]; see `mean_intervals`."""
+    low, high = mean_intervals(values[:, None], clusters, shares)[0].tolist()
+    return low, high
+
+
 def difference_interval(differences: np.ndarray, clusters: np.ndarray, largest: float = 1.0) -> tuple[float, float]:
     """Return the 95 % interval of the mean of `differences`, float[n] from -largest to largest, over clusters.
 
-    The interval is that of `mean_intervals`. If all clusters have the same mean, it is that of `constant_interval`.
+    The interval is that of `mean_interval`. If all clusters have the same mean, it is that of `constant_interval`.
     """
     _, rows = np.unique(clusters, return_inverse=True)
     means = np.bincount(rows, differences) / np.bincount(rows)
     if len(means) and np.ptp(means) < EQUAL:
         return constant_interval(float(means[0]), len(means), -largest, largest)
-    low, high = mean_intervals(differences[:, None], clusters)[0].tolist()
-    return low, high
+    return mean_interval(differences, clusters)
 
 
 def numbered(names: Sequence[Hashable]) -> np.ndarray:

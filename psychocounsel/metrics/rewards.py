@@ -4,7 +4,7 @@ from collections.abc import Callable, Hashable, Sequence
 
 import numpy as np
 
-from psychocounsel.metrics.intervals import TWO_SIDED_LEVEL, bootstrap, mean_intervals, numbered
+from psychocounsel.metrics.intervals import TWO_SIDED_LEVEL, bootstrap, mean_interval, numbered
 
 # Metrics of how well rewards separate chosen from rejected replies: accuracy, AUC, calibration error, Brier score.
 #
@@ -39,10 +39,10 @@ def pair_metrics(
         raise ValueError(f"the margin is NaN for {unknown} of {len(margins)} pairs")
     numbers = numbered(clusters)
     intervals = {
-        "accuracy": mean_intervals(wins(margins)[:, None], numbers, shares=True)[0].tolist(),
+        "accuracy": mean_interval(wins(margins), numbers, shares=True),
         "auc": bootstrap(lambda rows: auc(margins[rows]), clusters, samples, trials=len({*clusters})),
         "ece": calibration_interval(margins, clusters, width_bins, samples),
-        "brier": mean_intervals(_squared_errors(margins)[:, None], numbers)[0].tolist(),
+        "brier": mean_interval(_squared_errors(margins), numbers),
     }
     results: dict[str, float] = {}
     for name, (low, high) in intervals.items():
@@ -168,7 +168,7 @@ def win_rate(
     if not len(mine) == len(theirs) == len(prompts):
         raise ValueError(f"rewards for {len(mine)} and {len(theirs)} prompts, of {len(prompts)}")
     rates = np.array([_rate(*map(np.asarray, pair)) for pair in zip(mine, theirs, strict=True)])
-    low, high = mean_intervals(rates[:, None], numbered(prompts), shares=True)[0].tolist()
+    low, high = mean_interval(rates, numbered(prompts), shares=True)
     return {"win_rate": float(rates.mean()), "win_rate_low": low, "win_rate_high": high}
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from psychocounsel.metrics.intervals import Measure, crossed_interval, mean_intervals
+from psychocounsel.metrics.intervals import Measure, crossed_interval, mean_interval
 
 # Verdicts about pairs of replies, each judged in both orders, and the score of both orders together.
 
@@ -109,9 +109,8 @@ class PromptMeans:
     means: np.ndarray
 
     def interval(self) -> tuple[float, float]:
-        """Return the interval of the mean of `means` over clients; see `mean_intervals`."""
-        low, high = mean_intervals(self.means[:, None], self.clients, shares=True)[0]
-        return float(low), float(high)
+        """Return the interval of the mean of `means` over clients; see `mean_interval`."""
+        return mean_interval(self.means, self.clients, shares=True)
 
 
 def prompt_means(verdicts: Verdicts) -> PromptMeans:

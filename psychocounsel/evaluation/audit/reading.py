@@ -9,7 +9,7 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.pairs import Pairs
-from psychocounsel.metrics.intervals import bootstrap, difference_interval, mean_intervals
+from psychocounsel.metrics.intervals import bootstrap, difference_interval, mean_interval, mean_intervals
 from psychocounsel.metrics.replies import CONTENT_WORD
 from psychocounsel.metrics.rewards import wins
 
@@ -73,7 +73,7 @@ def beyond_overlap(margins: dict[str, Array], overlap: dict[str, Array], compone
     low, high = difference_interval(difference, component[kept], 2)
     misled = None
     if (wrong := overlap["own"][kept] < 0).any():
-        least, most = mean_intervals(own[wrong, None], component[kept][wrong], shares=True)[0].tolist()
+        least, most = mean_interval(own[wrong], component[kept][wrong], shares=True)
         misled = {"accuracy": float(own[wrong].mean()), "low": least, "high": most, "pairs": int(wrong.sum())}
     return {"gain": {"value": float(difference.mean()), "low": low, "high": high}, "misled": misled}
 

@@ -17,7 +17,7 @@ from psychocounsel.distributed.world import World
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.counterfactuals.making import Counterfactual, Writer, by_rules, spread, wanted
 from psychocounsel.evaluation.counterfactuals.rules import KINDS
-from psychocounsel.metrics.intervals import mean_intervals, numbered
+from psychocounsel.metrics.intervals import mean_interval, numbered
 from psychocounsel.metrics.rewards import wins
 from psychocounsel.reward.base import Scorer
 from psychocounsel.reward.encoding import score_what_fits
@@ -90,7 +90,7 @@ def _flips(edit: Counterfactual, changed: float, scores: np.ndarray) -> float:
 
 def _mean(name: str, values: np.ndarray, rows: list[int], clusters: Sequence[Hashable], share: bool = False) -> Figures:
     own = numbered([clusters[row] for row in rows])
-    low, high = mean_intervals(values[rows, None], own, shares=share)[0].tolist()
+    low, high = mean_interval(values[rows], own, shares=share)
     return {name: float(values[rows].mean()), f"{name}_low": low, f"{name}_high": high}
 
 

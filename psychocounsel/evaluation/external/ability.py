@@ -17,7 +17,7 @@ from psychocounsel.asking.in_process import InProcess, Transformers
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError, words
 from psychocounsel.evaluation.external.figures import AbilityFigures
-from psychocounsel.metrics.intervals import EQUAL, difference_interval, mean_intervals
+from psychocounsel.metrics.intervals import EQUAL, difference_interval, mean_interval
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import StepContext
@@ -144,7 +144,7 @@ def _difference(mine: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, A
     elif np.ptp(change) < EQUAL:  # without limits, equal differences do not show how far they may be off
         return row
     else:
-        low, high = mean_intervals(change[:, None], np.arange(len(shared)))[0].tolist()
+        low, high = mean_interval(change, np.arange(len(shared)))
     falls = mine["higher_is_better"] is not False
     return row | {"interval": [low, high], "worse": high < 0 if falls else low > 0}
 

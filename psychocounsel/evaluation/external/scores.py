@@ -25,7 +25,7 @@ from psychocounsel.evaluation.external.figures import (
     TopicAccuracy,
 )
 from psychocounsel.grading.criteria import RubricSet, Values
-from psychocounsel.metrics.intervals import difference_interval, mean_intervals
+from psychocounsel.metrics.intervals import difference_interval, mean_interval
 
 # Figures of exams: accuracy with intervals, baselines, effect of the order of choices, and differences to the base.
 
@@ -251,8 +251,7 @@ def _mean_or_none(values: np.ndarray) -> float | None:
 def _interval(values: np.ndarray, clusters: np.ndarray) -> list[float] | None:
     if not len(values):
         return None
-    low, high = mean_intervals(values[:, None], clusters, shares=True)[0]
-    return [float(low), float(high)]
+    return [*mean_interval(values, clusters, shares=True)]
 
 
 # Figures of rubric sets: mean scores with intervals, by criterion and topic, and paired differences to the base.
@@ -386,9 +385,9 @@ def _mean_score(scores: np.ndarray, least: float = 0.0) -> MeanScore:
     known = scores[~np.isnan(scores)]
     if not len(known):
         return {"items": 0, "score": None, "interval": None}
-    shares = (known[:, None] - least) / (1 - least)
-    ends = least + (1 - least) * mean_intervals(shares, np.arange(len(known)), shares=True)[0]
-    return {"items": len(known), "score": float(known.mean()), "interval": ends.tolist()}
+    ends = mean_interval((known - least) / (1 - least), np.arange(len(known)), shares=True)
+    interval = [least + (1 - least) * end for end in ends]
+    return {"items": len(known), "score": float(known.mean()), "interval": interval}
 
 
 def is_rateable(outcome: str, text: str) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, NotRequired, TypedDict
 import numpy as np
 
 from psychocounsel.evaluation.health.reply import FIGURES, HIGHER, LIMITS, NEITHER, Figure, Health
-from psychocounsel.metrics.intervals import EQUAL, difference_lower, difference_upper, mean_intervals, numbered
+from psychocounsel.metrics.intervals import EQUAL, difference_lower, difference_upper, mean_interval, numbered
 
 ByPrompt = Mapping[Hashable, Sequence[Health]]  # the figures of all replies to each prompt
 Clients = Mapping[Any, Hashable]  # the client of each prompt; those of missing prompts differ
@@ -107,7 +107,7 @@ def means(
     for name, figure in figures.items():
         values = _by_prompt(replies, name)
         clusters = _clusters(values, clients)
-        mean, low, high = _interval(np.array(list(values.values()))[:, None], clusters, (figure.share,))[0]
+        mean, low, high = _interval(np.array(list(values.values())), clusters, figure.share)
         known = sum(health[name] is not None for healths in replies.values() for health in healths)
         averages[name] = {"mean": mean, "low": low, "high": high, "prompts": len(values), "replies": known}
         if (count := len({*clusters.tolist()})) < len(values):
@@ -130,21 +130,18 @@ def compare(
     for name, figure in figures.items():
         sides = [_by_prompt(replies, name) for replies in (mine, base)]
         shared = [prompt for prompt in sides[0] if prompt in sides[1]]
-        values = np.array([[side[prompt] for side in sides] for prompt in shared]).reshape(-1, 2)
-        columns = np.column_stack((values, values[:, 0] - values[:, 1]))
-        clusters = _clusters(shared, clients)
-        (mine_mean, *_), (base_mean, *_), (difference, low, high) = _interval(
-            columns, clusters, (figure.share, figure.share, False)
-        )
-        by_client = np.bincount(clusters, columns[:, 2]) / np.bincount(clusters)
+        own, other = (np.array([side[prompt] for prompt in shared]) for side in sides)
+        change, clusters = own - other, _clusters(shared, clients)
+        difference, low, high = _interval(change, clusters)
+        by_client = np.bincount(clusters, change) / np.bincount(clusters)
         if difference is not None and low is not None and np.ptp(by_client) < EQUAL:
             if figure.share:
                 low, high = _paired_bounds(difference, len(by_client))
             elif abs(difference) < EQUAL:
                 low = high = None
         differences[name] = PairedDifference(
-            mine=mine_mean,
-            base=base_mean,
+            mine=float(own.mean()) if shared else None,
+            base=float(other.mean()) if shared else None,
             difference=difference,
             low=low,
             high=high,
@@ -184,16 +181,13 @@ def _clusters(prompts: Iterable[Hashable], clients: Clients) -> np.ndarray:
 
 
 def _interval(
-    columns: np.ndarray, clusters: np.ndarray, shares: Sequence[bool]
-) -> list[tuple[float | None, float | None, float | None]]:
-    """Return (mean, low, high) of each column of float64[prompts, columns]."""
-    if not len(columns):
-        return [(None, None, None)] * len(shares)
-    averages = columns.mean(0).tolist()
-    if clusters.max() == 0:
-        return [(average, None, None) for average in averages]
-    bounds = mean_intervals(columns, clusters, shares=np.array(shares)).tolist()
-    return [(average, low, high) for average, (low, high) in zip(averages, bounds, strict=True)]
+    values: np.ndarray, clusters: np.ndarray, share: bool = False
+) -> tuple[float | None, float | None, float | None]:
+    """Return (mean, low, high) of float64[prompts]; None: no prompt, or for the interval fewer than two clients."""
+    if not len(values):
+        return None, None, None
+    mean = float(values.mean())
+    return (mean, None, None) if clusters.max() == 0 else (mean, *mean_interval(values, clusters, share))
 
 
 def _paired_bounds(difference: float, count: int) -> tuple[float, float]:

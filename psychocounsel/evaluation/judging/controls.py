@@ -22,7 +22,7 @@ from psychocounsel.data.rows import Example
 from psychocounsel.data.selection import rank, refuse_sessions
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.evaluation.contestants.speeches import speech_id
-from psychocounsel.metrics.intervals import mean_intervals
+from psychocounsel.metrics.intervals import mean_interval
 from psychocounsel.metrics.replies import CONTENT_WORD
 
 BEST, MEDIAN = "best", "median"  # the replies of the data that a control meets
@@ -139,7 +139,7 @@ def control_figures(verdicts: Iterable[Verdict]) -> ControlFigures:
 def share_of(scores: Sequence[float], clients: Sequence[int]) -> Share:
     """Return the mean score and its 95 % interval over clients. Each speech has a score from 0 to 1 and a client."""
     values = np.array(scores, np.float64)
-    low, high = mean_intervals(values[:, None], np.array(clients), shares=True)[0].tolist()
+    low, high = mean_interval(values, np.array(clients), shares=True)
     return {"value": float(values.mean()), "low": low, "high": high, "speeches": len(values)}
 
 

@@ -22,7 +22,7 @@ from psychocounsel.evaluation.audit.reading import (
 )
 from psychocounsel.evaluation.audit.topics import NONE, Topics, topics_of
 from psychocounsel.evaluation.reward.figures import flipped_figures, reward_figures
-from psychocounsel.metrics.intervals import bootstrap, difference_interval, mean_intervals
+from psychocounsel.metrics.intervals import bootstrap, difference_interval, mean_interval
 from psychocounsel.metrics.rewards import METRICS, wins
 from psychocounsel.metrics.win_rates import Tested, adjusted_tests, cluster_scores
 
@@ -85,7 +85,7 @@ def _ranked(right: np.ndarray, first: np.ndarray, component: np.ndarray) -> Figu
     `right` are the ranker's scores: means over both orders, in steps of 1/4. `first` are the first model's scores: 0,
     1/2 or 1.
     """
-    low, high = mean_intervals(right[:, None], component, shares=True)[0].tolist()
+    low, high = mean_interval(right, component, shares=True)
     least, most = difference_interval(right - first, component)
     difference = {"value": float((right - first).mean()), "low": least, "high": most}
     return {

@@ -12,7 +12,7 @@ from psychocounsel.counsel.traits import NONE, read_risk_rules, read_topics
 from psychocounsel.data.messages import client_text
 from psychocounsel.data.rows import Example
 from psychocounsel.data.shared_text import components_of, normalised, same_texts
-from psychocounsel.metrics.intervals import TWO_SIDED_LEVEL, bootstrap, mean_intervals
+from psychocounsel.metrics.intervals import TWO_SIDED_LEVEL, bootstrap, mean_interval
 from psychocounsel.metrics.rewards import (
     BINS,
     binned_error,
@@ -311,7 +311,7 @@ def _slices(names: Sequence[str], won: np.ndarray, component: np.ndarray) -> Fig
     slices, column = {}, np.array(names)
     for name in _ordered(names):
         rows = np.flatnonzero(column == name)
-        low, high = mean_intervals(won[rows, None], component[rows], shares=True)[0].tolist()
+        low, high = mean_interval(won[rows], component[rows], shares=True)
         components = len(np.unique(component[rows]))
         slices[name] = {
             **{"accuracy": float(won[rows].mean()), "low": low, "high": high},
@@ -395,7 +395,7 @@ def flipped_figures(examples: Sequence[Example], margins: np.ndarray) -> dict[st
         return {}
     won = wins(margins[rows])
     component = components_of([examples[row] for row in rows])
-    low, high = mean_intervals(won[:, None], component, shares=True)[0].tolist()
+    low, high = mean_interval(won, component, shares=True)
     return {
         "flipped_pairs": len(rows),
         "flipped_accuracy": float(won.mean()),

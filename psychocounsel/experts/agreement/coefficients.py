@@ -14,7 +14,7 @@ import numpy as np
 
 from psychocounsel.experts.agreement.coding import ORDINAL, Codes
 from psychocounsel.metrics.agreement import beyond_chance, gwet_chance
-from psychocounsel.metrics.intervals import Measure, draws, mean_intervals, measure
+from psychocounsel.metrics.intervals import Measure, draws, mean_interval, measure
 
 # Coefficients
 
@@ -36,8 +36,7 @@ def with_intervals(codes: Codes, samples: int, seed: int) -> dict[str, Measure]:
     for name, agreement in (("raw", np.eye(len(codes.categories))), ("weighted_raw", codes.agreement)):
         if samples and name in figures:
             by_unit, units = unit_agreements(counts, agreement)
-            [(low, high)] = mean_intervals(by_unit[:, None], codes.cluster[units], shares=True).tolist()
-            measures[name] = Measure(figures[name], low, high)
+            measures[name] = Measure(figures[name], *mean_interval(by_unit, codes.cluster[units], shares=True))
     return measures
 
 
