@@ -1,7 +1,6 @@
 """Audit of a data set: takes every measurement, writes `audit.json` and prints what it concludes."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +19,23 @@ from psychocounsel.data.selection import all_rows, load_split, no_pairs, refuse_
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.data.sources import StandardSource, load_examples
 from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED, UserError
-from psychocounsel.evaluation.audit.blind import Blind, blind_baselines
+from psychocounsel.evaluation.audit.blind import blind_baselines
 from psychocounsel.evaluation.audit.faults import Texts, contradictions, halo, rating_disagreement, repeats, shared
 from psychocounsel.evaluation.audit.figures import (
     Accuracy,
     AuditedCounts,
     AuditFigures,
-    BlindFigures,
     Disagreement,
     Halo,
 )
-from psychocounsel.evaluation.audit.pairs import Pairs, RatedReplies, pair_ratings, pairs_from, rated_from
+from psychocounsel.evaluation.audit.pairs import (
+    LEAST_COMPONENTS,
+    Pairs,
+    RatedReplies,
+    pair_ratings,
+    pairs_from,
+    rated_from,
+)
 from psychocounsel.evaluation.audit.reading import (
     Score,
     beyond_overlap,
@@ -99,8 +104,6 @@ Say = Callable[[str], None]
 Bar = Callable[[Iterable[str], str], Iterable[str]]
 Figures = dict[str, Any]
 
-LEAST_COMPONENTS = 5  # so that each of the default five folds holds at least one component
-
 
 def audit(config: DictConfig, folder: Path, say: Say, bar: Bar, score: Score | None, is_main: bool = True) -> int:
     """Measure the data that `config` names, write `audit.json`, `summary.json` and `tables.txt` to `folder`, and print
@@ -159,9 +162,9 @@ def measure(
     """
     pairs = pairs_from(examples)
     topics = topics_of(pairs, config.audit.seed)
-    if len(np.unique(pairs.component)) < LEAST_COMPONENTS:
+    if pairs.components < LEAST_COMPONENTS:
         raise UserError(
-            f"the pairs form {len(np.unique(pairs.component))} components that share no text, but an audit needs at least "
+            f"the pairs form {pairs.components} components that share no text, but an audit needs at least "
             f"{LEAST_COMPONENTS}: add rows of other clients"
         )
     other = other_prompts(pairs, topics.of_pair, config.audit.seed)
@@ -177,16 +180,15 @@ def measure(
         return None
     margins["overlap"] = overlap_margins(pairs, other)
     controls["overlap"] = overlap_figures(controlled)
-    workers = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     options, steps = config.audit, lambda names: bar(names, "baselines")
-    blind = blind_baselines(pairs, topics, options.folds, options.permutations, options.seed, workers, steps)
-    verdict = judge_blind(blind.baselines, config.audit.max_blind)
+    blind = blind_baselines(pairs, topics, options.folds, options.permutations, options.seed, steps)
+    verdict = judge_blind(blind["baselines"], config.audit.max_blind)
     halo_of, disagreement = _of_ratings(rated, config.data.rating_range[1], examples)
     repeated, against = _of_texts(config, pairs, others)
     figures: AuditFigures = {
         "counts": _counts(pairs),
         "topics": {"source": topics.source, "count": len(topics.names)},
-        "blind": _of_blind(blind),
+        "blind": blind,
         "reading": {name: _of_reading(name, margins, pairs, examples) for name in margins},
         "controls": controls,
         "gate": {"limit": config.audit.max_blind, "baseline": verdict.baseline, "verdict": verdict.word},
@@ -199,23 +201,6 @@ def measure(
     if heads:
         figures["principles"] = principle_reading(heads, margins["overlap"], pair_ratings(examples), pairs)
     return Measured(pairs, figures, verdict)
-
-
-def _of_blind(blind: Blind) -> BlindFigures:
-    best = blind.maximum
-    return {
-        "baselines": blind.baselines,
-        "cues": blind.cues,
-        "maximum": {
-            "column": best.column,
-            "accuracy": best.accuracy,
-            "low": best.low,
-            "high": best.high,
-            "p": best.p,
-            "cue": blind.best,
-        },
-        "best": blind.best,
-    }
 
 
 def _of_reading(

@@ -1,5 +1,6 @@
 """Speech-blind baselines: models that predict the chosen reply without the client's speech, and their accuracy."""
 
+import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.counsel.cues import CUES, cue_values
-from psychocounsel.evaluation.audit.figures import Accuracy, CueAccuracy, JudgedAccuracy
+from psychocounsel.evaluation.audit.figures import Accuracy, BestCue, BlindFigures, CueAccuracy, JudgedAccuracy
 from psychocounsel.evaluation.audit.pairs import Pairs
 from psychocounsel.evaluation.audit.topics import (
     NONE,
@@ -137,32 +138,15 @@ def cross_fit(differences: Any, folds: Sequence[Fold], fit: Fit, workers: int) -
 # Permutation test of the best single cue: the distribution of the best cue's accuracy under random labels.
 
 
-@dataclass(frozen=True)
-class Maximum:
-    """The best of several cues, compared with random labels.
-
-    Attributes:
-        column: column of the best cue.
-        accuracy: share of pairs that it wins in its better direction.
-        low: 2.5 % quantile of the best cue's accuracy under random labels.
-        high: 97.5 % quantile of the same.
-        p: probability of an accuracy at least as large under random labels. The observed labels count as one draw
-            (Phipson and Smyth 2010).
-    """
-
-    column: int
-    accuracy: float
-    low: float
-    high: float
-    p: float
-
-
-def best_cue(signs: np.ndarray, component: np.ndarray, samples: int = 2000, seed: int = 0) -> Maximum:
+def best_cue(
+    signs: np.ndarray, names: Sequence[str], component: np.ndarray, samples: int = 2000, seed: int = 0
+) -> BestCue:
     """Return the best cue, and the best accuracy's distribution if labels of whole components are flipped at random.
 
     `signs`: float[pairs, cues], 1 if the chosen reply has the larger value, -1 if the rejected one has, 0 for a tie. A
     cue's accuracy is the share of pairs that it wins in its better direction; ties count half. Each draw takes the maximum
-    over all cues, which corrects for having chosen the cue and its direction (Westfall and Young 1993).
+    over all cues, which corrects for having chosen the cue and its direction (Westfall and Young 1993). The observed labels
+    count as one draw (Phipson and Smyth 2010).
     """
     _, rows = np.unique(component, return_inverse=True)
     count = int(rows.max()) + 1
@@ -176,7 +160,15 @@ def best_cue(signs: np.ndarray, component: np.ndarray, samples: int = 2000, seed
     best = int(observed.argmax())
     p = (1 + (chance >= observed[best] - 1e-12).sum()) / (1 + samples)
     low, high = 0.5 + 0.5 * np.quantile(chance, [0.025, 0.975])
-    return Maximum(best, float(0.5 + 0.5 * observed[best]), float(low), float(high), float(p))
+    accuracy = float(0.5 + 0.5 * observed[best])
+    return {
+        "column": best,
+        "accuracy": accuracy,
+        "low": float(low),
+        "high": float(high),
+        "p": float(p),
+        "cue": names[best],
+    }
 
 
 # The baselines and their accuracy.
@@ -200,33 +192,15 @@ TITLES = {
 }
 
 
-@dataclass(frozen=True)
-class Blind:
-    """Accuracy of all speech-blind baselines.
-
-    Attributes:
-        baselines: figures of each baseline, by scheme of folds: `by_prompt` and, where topics are known, `by_topic`.
-        cues: figures of each single cue over all pairs, without cross-fitting.
-        maximum: the best single cue against random labels.
-        best: the name of that cue.
-    """
-
-    baselines: dict[str, dict[str, JudgedAccuracy]]
-    cues: dict[str, CueAccuracy]
-    maximum: Maximum
-    best: str
-
-
 def blind_baselines(
     pairs: Pairs,
     topics: Topics,
     folds: int,
     permutations: int,
     seed: int,
-    workers: int,
     steps: Step = iter,
-) -> Blind:
-    """Return the cross-fitted accuracy of every baseline whose columns the data have.
+) -> BlindFigures:
+    """Return the cross-fitted accuracy of every baseline whose columns the data have, and the accuracy of single cues.
 
     `steps` wraps the loop over the names of the baselines, for a progress bar.
     """
@@ -237,6 +211,7 @@ def blind_baselines(
         schemes["by_topic"] = by_topic(topics.of_pair, pairs.component, MOST_TOPIC_FOLDS, seed)
     schemes = {scheme: scheme_folds for scheme, scheme_folds in schemes.items() if scheme_folds}
     margins: dict[str, dict[str, Array]] = {scheme: {} for scheme in schemes}
+    workers = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     for name in steps([name for name in TITLES if _is_there(name, pairs)]):
         differences, fit = _prepared(name, pairs, values, signs)
         for scheme, scheme_folds in schemes.items():
@@ -246,8 +221,9 @@ def blind_baselines(
         name: {**figures, "decides": count}
         for name, figures, count in zip(names, accuracies(signs, pairs.component), decides, strict=True)
     }
-    maximum = best_cue(signs, pairs.component, permutations, seed)
-    return Blind(_baselines(margins, pairs.component), cues, maximum, names[maximum.column])
+    maximum = best_cue(signs, names, pairs.component, permutations, seed)
+    baselines = _baselines(margins, pairs.component)
+    return {"baselines": baselines, "cues": cues, "maximum": maximum, "best": maximum["cue"]}
 
 
 def _baselines(margins: dict[str, dict[str, Array]], component: Array) -> dict[str, dict[str, JudgedAccuracy]]:

@@ -38,7 +38,11 @@ class BestCue(TypedDict):
 
 
 class BlindFigures(TypedDict):
-    """Accuracy without the client's speech. `baselines`: by name, then by scheme of folds (`by_prompt`, `by_topic`)."""
+    """Accuracy without the client's speech.
+
+    `baselines`: by name, then by scheme of folds: `by_prompt` and, where topics are known, `by_topic`. `cues`: each single
+    cue over all pairs, without cross-fitting. `best`: the name of the best cue, which `maximum` compares with random labels.
+    """
 
     baselines: dict[str, dict[str, JudgedAccuracy]]
     cues: dict[str, CueAccuracy]

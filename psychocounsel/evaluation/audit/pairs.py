@@ -13,6 +13,8 @@ from psychocounsel.data.shared_text import components_of, normalised, reply_key
 
 Array = np.ndarray
 
+LEAST_COMPONENTS = 5  # so that each of the default five folds holds at least one component
+
 
 @dataclass(frozen=True)
 class Pairs:
@@ -43,6 +45,11 @@ class Pairs:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def components(self) -> int:
+        """Number of components."""
+        return len(np.unique(self.component))
 
     def speech(self, prompt: int) -> str:
         """Return the client's turns of the prompt with this index, one a line."""

@@ -8,8 +8,9 @@ import numpy as np
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.audit.blind import accuracies
 from psychocounsel.evaluation.audit.pairs import Pairs
-from psychocounsel.metrics.intervals import bootstrap, difference_interval, mean_interval, mean_intervals
+from psychocounsel.metrics.intervals import bootstrap, difference_interval, mean_interval
 from psychocounsel.metrics.replies import CONTENT_WORD
 from psychocounsel.metrics.rewards import wins
 
@@ -38,14 +39,11 @@ def reading_figures(margins: dict[str, Array], component: Array) -> dict[str, An
             "every pair is too long for the reward model with its own or another client's speech: raise reward.max_length"
         )
     margins, component = {name: values[kept] for name, values in margins.items()}, component[kept]
-    won = np.column_stack([wins(values) for values in margins.values()])
-    accuracies = mean_intervals(won, component, shares=True).tolist()
+    columns = np.column_stack(list(margins.values()))
+    won = wins(columns)
     gains = [(float(column.mean()), *difference_interval(column, component)) for column in (won[:, :1] - won[:, 1:]).T]
     return {
-        **{
-            name: {"accuracy": mean, "low": low, "high": high}
-            for name, mean, (low, high) in zip(margins, won.mean(0).tolist(), accuracies, strict=True)
-        },
+        **dict(zip(margins, accuracies(columns, component), strict=True)),
         "gains": {
             name: {"gain": mean, "low": low, "high": high}
             for name, (mean, low, high) in zip(list(margins)[1:], gains, strict=True)

@@ -1,6 +1,5 @@
 """Several reward models on the same pairs, beside each other and beside the audit's baselines."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -10,9 +9,8 @@ import numpy as np
 
 from psychocounsel.data.rows import Example
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.audit.auditing import LEAST_COMPONENTS
 from psychocounsel.evaluation.audit.blind import blind_baselines
-from psychocounsel.evaluation.audit.pairs import Pairs, pair_ratings, pairs_from
+from psychocounsel.evaluation.audit.pairs import LEAST_COMPONENTS, Pairs, pair_ratings, pairs_from
 from psychocounsel.evaluation.audit.reading import (
     beyond_overlap,
     other_prompts,
@@ -149,11 +147,10 @@ def ground_of(examples: Sequence[Example], wanted: bool | None, say: Say) -> Gro
         say(f"the audit's baselines are skipped for more than {_MOST:,} pairs: evaluation.baselines=true computes them")
         return None
     pairs = pairs_from(examples)
-    components = len(np.unique(pairs.component))
-    if components < LEAST_COMPONENTS:
+    if pairs.components < LEAST_COMPONENTS:
         if wanted:
             raise UserError(
-                f"evaluation.baselines=true: the pairs form {components} components that share no text, but "
+                f"evaluation.baselines=true: the pairs form {pairs.components} components that share no text, but "
                 f"{LEAST_COMPONENTS} are needed: give pairs of more clients, or omit evaluation.baselines"
             )
         return None
@@ -167,12 +164,11 @@ def baseline_figures(ground: Ground) -> Figures:
     `blind` holds `accuracy`, `low` and `high` of each speech-blind baseline, fitted by cross-validation over prompts.
     `overlap` holds the `reading_figures` of a scorer that prefers the reply with more of the speech's words.
     """
-    workers = int(os.environ.get("OMP_NUM_THREADS") or len(os.sched_getaffinity(0)))
     # Only folds by prompt: folds by topic would double the time.
     by_prompt = replace(ground.topics, source=NONE)
-    blind = blind_baselines(ground.pairs, by_prompt, _FOLDS, _PERMUTATIONS, _SEED, workers)
+    blind = blind_baselines(ground.pairs, by_prompt, _FOLDS, _PERMUTATIONS, _SEED)
     return {
-        "blind": {name: by_scheme["by_prompt"] for name, by_scheme in blind.baselines.items()},
+        "blind": {name: by_scheme["by_prompt"] for name, by_scheme in blind["baselines"].items()},
         "overlap": reading_figures(overlap_margins(ground.pairs, ground.other), ground.pairs.component),
     }
 

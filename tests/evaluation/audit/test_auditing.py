@@ -33,9 +33,9 @@ def accuracies(examples: list[Example]) -> dict[str, Any]:
     pairs = pairs_from(paired(examples))
     topics = topics_of(pairs, 0)
     assert topics.source == FROM_DATA
-    found = blind_baselines(pairs, topics, folds=5, permutations=500, seed=0, workers=1)
-    assert found.best == "ending" and found.maximum.p < 0.01 and found.maximum.high < 0.7
-    return found.baselines | {"ending": {"by_prompt": found.cues["ending"]}}
+    found = blind_baselines(pairs, topics, folds=5, permutations=500, seed=0)
+    assert found["best"] == "ending" and found["maximum"]["p"] < 0.01 and found["maximum"]["high"] < 0.7
+    return {**found["baselines"], "ending": {"by_prompt": found["cues"]["ending"]}}
 
 
 def test_a_quarter_of_it_shows_what_is_wrong() -> None:
@@ -91,11 +91,11 @@ def test_no_speech_blind_baseline_wins_two_thirds(quartets: bool) -> None:
     pairs = pairs_from(examples)
     topics = topics_of(pairs, 0)
     assert topics.source == FROM_DATA
-    found = blind_baselines(pairs, topics, folds=5, permutations=500, seed=0, workers=1)
-    assert found.maximum.accuracy < 0.56 and found.maximum.p > 0.05, (
+    found = blind_baselines(pairs, topics, folds=5, permutations=500, seed=0)
+    assert found["maximum"]["accuracy"] < 0.56 and found["maximum"]["p"] > 0.05, (
         "no cue exceeds the range that chance gives the best of 31"
     )
     for scheme in ("by_prompt", "by_topic"):
-        shares = {name: figures[scheme]["accuracy"] for name, figures in found.baselines.items()}
+        shares = {name: figures[scheme]["accuracy"] for name, figures in found["baselines"].items()}
         assert max(shares["best_cue"], shares["surface"], shares["first_words"]) < 0.58, shares
         assert max(shares.values()) < 0.66, shares

@@ -12,7 +12,6 @@ from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED
 from psychocounsel.evaluation.audit.auditing import judge_blind
 from psychocounsel.evaluation.audit.blind import (
     CROSS_FITTED,
-    Blind,
     accuracies,
     best_cue,
     blind_baselines,
@@ -23,6 +22,7 @@ from psychocounsel.evaluation.audit.blind import (
     fit_sparse,
     wins,
 )
+from psychocounsel.evaluation.audit.figures import Accuracy, BlindFigures
 from psychocounsel.evaluation.audit.pairs import pairs_from
 from psychocounsel.evaluation.audit.topics import CLUSTERS, FROM_DATA, NONE, difference, tf_idf, topics_of, word_ngrams
 from tests.support.preferences import example, random_pairs, text
@@ -30,22 +30,22 @@ from tests.support.preferences import example, random_pairs, text
 # Speech-blind baselines find planted cues, and find nothing in random labels.
 
 
-def measured(rows: list[Example]) -> Blind:
+def measured(rows: list[Example]) -> BlindFigures:
     pairs = pairs_from(rows)
-    return blind_baselines(pairs, topics_of(pairs, 0), folds=5, permutations=400, seed=0, workers=1)
+    return blind_baselines(pairs, topics_of(pairs, 0), folds=5, permutations=400, seed=0)
 
 
-def by_prompt(found: Blind, name: str) -> dict[str, float]:
-    return found.baselines[name]["by_prompt"]
+def by_prompt(found: BlindFigures, name: str) -> Accuracy:
+    return found["baselines"][name]["by_prompt"]
 
 
 def test_random_labels_are_predicted_by_nothing() -> None:
     found = measured(random_pairs(250, seed=2))
-    assert set(found.baselines) == {"best_cue", "surface", "first_words", "words", "characters"}
-    for name in found.baselines:
+    assert set(found["baselines"]) == {"best_cue", "surface", "first_words", "words", "characters"}
+    for name in found["baselines"]:
         assert by_prompt(found, name)["low"] < 0.5 < by_prompt(found, name)["high"], name
-    assert found.maximum.p > 0.05
-    assert judge_blind(found.baselines, 0.65).code == DONE
+    assert found["maximum"]["p"] > 0.05
+    assert judge_blind(found["baselines"], 0.65).code == DONE
 
 
 def test_intervals_cover_one_half_under_random_labels() -> None:
@@ -66,13 +66,17 @@ def test_a_planted_cue_is_found_by_name_and_by_every_baseline_that_can_see_it() 
     rows = random_pairs(250, end="!")
     rows = [replace(row, replies=row.replies[::-1]) if number % 5 == 0 else row for number, row in enumerate(rows)]
     found = measured(rows)
-    assert found.best == "exclamations" and found.maximum.p < 0.01
-    assert found.cues["exclamations"]["accuracy"] == 0.8 and found.cues["exclamations"]["decides"] == 250
+    assert found["best"] == "exclamations" and found["maximum"]["p"] < 0.01
+    assert found["cues"]["exclamations"]["accuracy"] == 0.8 and found["cues"]["exclamations"]["decides"] == 250
     for name in ("best_cue", "surface", "words"):
         assert by_prompt(found, name)["accuracy"] == pytest.approx(0.8, abs=0.06), name
     assert by_prompt(found, "characters")["low"] > 0.6
     assert by_prompt(found, "first_words")["accuracy"] < 0.65
-    assert [judge_blind(found.baselines, limit).code for limit in (0.6, 0.8, 0.95)] == [GATE_NO, GATE_UNDECIDED, DONE]
+    assert [judge_blind(found["baselines"], limit).code for limit in (0.6, 0.8, 0.95)] == [
+        GATE_NO,
+        GATE_UNDECIDED,
+        DONE,
+    ]
 
 
 def test_a_reply_under_several_prompts_teaches_nothing_about_itself() -> None:
@@ -102,7 +106,7 @@ def test_writers_and_places_are_baselines_where_the_data_have_them() -> None:
     found = measured(rows)
     assert by_prompt(found, "writer")["accuracy"] == 1 and 0.97 < by_prompt(found, "writer")["low"] < 1
     assert by_prompt(found, "position")["accuracy"] == 1, "the chosen reply came first"
-    assert found.best == "position" and found.cues["position"]["accuracy"] == 0
+    assert found["best"] == "position" and found["cues"]["position"]["accuracy"] == 0
 
 
 def test_a_topic_that_differs_is_seen_by_leaving_it_out() -> None:
@@ -114,7 +118,7 @@ def test_a_topic_that_differs_is_seen_by_leaving_it_out() -> None:
     ]
     pairs = pairs_from(rows)
     assert topics_of(pairs, 0).source == FROM_DATA
-    words = measured(rows).baselines["words"]
+    words = measured(rows)["baselines"]["words"]
     assert words["by_prompt"]["accuracy"] > 0.95
     assert words["by_topic"]["accuracy"] < 0.65
 
@@ -146,14 +150,14 @@ def test_the_gate_looks_at_every_interval() -> None:
 def test_topics_that_leave_too_little_to_fit_to_are_not_judged() -> None:
     rows = [replace(row, topic="Anxiety" if number == 7 else "anxiety") for number, row in enumerate(random_pairs(100))]
     found = measured(rows)
-    for figures in found.baselines.values():
+    for figures in found["baselines"].values():
         assert figures["by_topic"]["judged"] == 1 and figures["by_prompt"]["judged"] == 100
 
 
 def test_topics_that_all_share_their_prompts_judge_nothing() -> None:
     rows = [replace(row, topic=topic) for topic in ("empathy", "safety") for row in random_pairs(60)]
     found = measured(rows)
-    assert all(list(figures) == ["by_prompt"] for figures in found.baselines.values())
+    assert all(list(figures) == ["by_prompt"] for figures in found["baselines"].values())
 
 
 @pytest.mark.parametrize(("words", "clusters"), [(["sad"], 1), (["sad", "alone", "tired"], 3)])
@@ -165,10 +169,13 @@ def test_speeches_of_few_words_make_few_clusters(words: list[str], clusters: int
     topics = topics_of(pairs, 0)
     assert topics.source == (CLUSTERS if clusters > 1 else NONE) and len(topics.names) == clusters
     assert all(len(set(topics.of_pair[place :: len(words)])) == 1 for place in range(len(words)))
-    blind_baselines(pairs, topics, folds=5, permutations=20, seed=0, workers=1)
+    blind_baselines(pairs, topics, folds=5, permutations=20, seed=0)
 
 
 # Permutation test of the best cue, compared with all possible labellings.
+
+
+NAMES = [f"cue {number}" for number in range(40)]
 
 
 def every_maximum(signs: np.ndarray, component: np.ndarray) -> np.ndarray:
@@ -185,27 +192,32 @@ def test_it_agrees_with_all_labellings(seed: int) -> None:
     rng = np.random.default_rng(seed)
     signs, component = rng.integers(-1, 2, (25, 4)).astype(float), np.append(np.arange(9), rng.integers(0, 9, 16))
     expected = every_maximum(signs, component)
-    found = best_cue(signs, component, samples=20_000, seed=seed)
+    found = best_cue(signs, NAMES, component, samples=20_000, seed=seed)
     share = np.maximum((signs > 0).mean(0), (signs < 0).mean(0)) + (signs == 0).mean(0) / 2
-    assert found.accuracy == pytest.approx(share.max()) and share[found.column] == pytest.approx(share.max())
-    assert found.p == pytest.approx((expected >= share.max() - 1e-9).mean(), abs=0.015)
-    assert (found.low, found.high) == pytest.approx(np.quantile(expected, [0.025, 0.975]), abs=0.021)
+    assert found["accuracy"] == pytest.approx(share.max()) and share[found["column"]] == pytest.approx(share.max())
+    assert found["p"] == pytest.approx((expected >= share.max() - 1e-9).mean(), abs=0.015)
+    assert (found["low"], found["high"]) == pytest.approx(np.quantile(expected, [0.025, 0.975]), abs=0.021)
 
 
 def test_a_planted_cue_is_significant_and_the_best_of_many_random_ones_is_not() -> None:
     rng = np.random.default_rng(0)
     noise = rng.choice([-1.0, 1.0], (150, 40))
-    alone = best_cue(noise, np.arange(150))
-    assert alone.accuracy > 0.56 and alone.low < alone.accuracy < alone.high and alone.p > 0.05
-    one_cue = best_cue(noise[:, [alone.column]], np.arange(150))
-    assert one_cue.p < 0.05, "taken alone, the luckiest of 40 looks good"
+    alone = best_cue(noise, NAMES, np.arange(150))
+    assert alone["accuracy"] > 0.56 and alone["low"] < alone["accuracy"] < alone["high"] and alone["p"] > 0.05
+    one_cue = best_cue(noise[:, [alone["column"]]], NAMES, np.arange(150))
+    assert one_cue["p"] < 0.05, "taken alone, the luckiest of 40 looks good"
     noise[:, 7] = np.where(rng.random(150) < 0.25, -1.0, 1.0)
-    planted = best_cue(noise, np.arange(150))
-    assert planted.column == 7 and planted.accuracy > planted.high and planted.p < 0.001
+    planted = best_cue(noise, NAMES, np.arange(150))
+    assert (
+        planted["column"] == 7
+        and planted["cue"] == "cue 7"
+        and planted["accuracy"] > planted["high"]
+        and planted["p"] < 0.001
+    )
 
 
 def test_pairs_of_a_component_are_flipped_together() -> None:
     signs = np.ones((60, 1))
-    together = best_cue(signs, np.arange(60) // 20)
-    assert together.p == pytest.approx(0.25, abs=0.04), "of three components, one labelling in four agrees with all"
-    assert best_cue(signs, np.arange(60)).p < 0.001
+    together = best_cue(signs, NAMES, np.arange(60) // 20)
+    assert together["p"] == pytest.approx(0.25, abs=0.04), "of three components, one labelling in four agrees with all"
+    assert best_cue(signs, NAMES, np.arange(60))["p"] < 0.001
