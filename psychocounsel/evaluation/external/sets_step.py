@@ -17,6 +17,7 @@ from psychocounsel.asking.parties import may_see
 from psychocounsel.asking.system_prompts import replies_prompt
 from psychocounsel.counsel.traits import read_risk_rules
 from psychocounsel.data.messages import client_text
+from psychocounsel.evaluation.contestants.settings import Contestant
 from psychocounsel.evaluation.external.exams import ExamAsk, ExamSet, exam_asks, read_letters
 from psychocounsel.evaluation.external.scores import UNREADABLE, ExamAnswer, RubricRating, is_rateable
 from psychocounsel.evaluation.external.set_files import read_sets
@@ -30,15 +31,6 @@ from psychocounsel.steps.tables import written
 
 _RATING_RETRIES = 2  # further requests after an unreadable answer of a judge
 _NO_ANSWER = Outcome[Any](FAILED, None, Answer(FAILED), 0)
-
-
-@dataclass(frozen=True)
-class Asked:
-    """Model that is asked as a contestant: `setting` is its name in tables, `seed` its number within the setting."""
-
-    model: LanguageModel
-    setting: str
-    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -67,7 +59,7 @@ class SetRules:
 
 
 def answer_exam(
-    exam: ExamSet, contestants: Sequence[Asked], rules: SetRules, answers: Answers, budget: Budget
+    exam: ExamSet, contestants: Sequence[Contestant], rules: SetRules, answers: Answers, budget: Budget
 ) -> list[ExamAnswer]:
     """Buy the answers that the journal lacks, and return all answers: by contestant, then in the order of the exam.
 
@@ -85,7 +77,7 @@ def answer_exam(
 
 def rate_set(
     rubric_set: RubricSet,
-    contestants: Sequence[Asked],
+    contestants: Sequence[Contestant],
     judges: Sequence[LanguageModel],
     rules: SetRules,
     answers: Answers,
@@ -105,7 +97,7 @@ def rate_set(
 
 
 def estimate_sets(
-    sets: Sequence[ExamSet | RubricSet], contestants: Sequence[Asked], rules: SetRules, answers: Answers
+    sets: Sequence[ExamSet | RubricSet], contestants: Sequence[Contestant], rules: SetRules, answers: Answers
 ) -> Estimate:
     """Estimate the contestants' calls that the journal lacks. Ratings are not included, because they need the replies."""
     calls = (
@@ -120,13 +112,15 @@ def estimate_sets(
     return Estimate.of(calls, answers)
 
 
-def _exam_calls(exam: ExamSet, contestants: Sequence[Asked], rules: SetRules) -> Iterator[tuple[LanguageModel, Ask]]:
+def _exam_calls(
+    exam: ExamSet, contestants: Sequence[Contestant], rules: SetRules
+) -> Iterator[tuple[LanguageModel, Ask]]:
     for ask in exam_asks(exam.items, rules.shuffles, rules.seed):
         yield from ((contestant.model, ask) for contestant in contestants)
 
 
 def _reply_calls(
-    rubric_set: RubricSet, contestants: Sequence[Asked], rules: SetRules
+    rubric_set: RubricSet, contestants: Sequence[Contestant], rules: SetRules
 ) -> Iterator[tuple[LanguageModel, Ask]]:
     for item in rubric_set.items:
         for contestant in contestants:
@@ -144,7 +138,7 @@ def _reply_ask(item: RubricItem, rules: SetRules, sample: int) -> Ask:
 
 def _rating_calls(
     rubric_set: RubricSet,
-    contestants: Sequence[Asked],
+    contestants: Sequence[Contestant],
     judges: Sequence[LanguageModel],
     rules: SetRules,
     answers: Answers,
@@ -169,7 +163,7 @@ def _rating_calls(
 
 def _ratings(
     rubric_set: RubricSet,
-    contestants: Sequence[Asked],
+    contestants: Sequence[Contestant],
     judges: Sequence[LanguageModel],
     rules: SetRules,
     answers: Answers,
@@ -206,17 +200,17 @@ def _rating(item: RubricItem, text: str, judge: LanguageModel, rules: SetRules, 
     return settled if isinstance(settled, Outcome) else _NO_ANSWER
 
 
-def _reply(item: RubricItem, asked: Asked, rules: SetRules, sample: int, answers: Answers) -> tuple[str, str]:
+def _reply(item: RubricItem, contestant: Contestant, rules: SetRules, sample: int, answers: Answers) -> tuple[str, str]:
     """Return the outcome of a reply and its text."""
-    if not rules.may_see(asked.model, item):
+    if not rules.may_see(contestant.model, item):
         return WITHHELD, ""
-    settled = answers.settled(asked.model, _reply_ask(item, rules, sample), str, 0)
+    settled = answers.settled(contestant.model, _reply_ask(item, rules, sample), str, 0)
     call = settled if isinstance(settled, Outcome) else _NO_ANSWER
     return call.outcome, call.answer.text
 
 
-def _exam_answer(asked: Asked, ask: ExamAsk, answers: Answers) -> ExamAnswer:
-    settled = answers.settled(asked.model, ask, str, 0)
+def _exam_answer(contestant: Contestant, ask: ExamAsk, answers: Answers) -> ExamAnswer:
+    settled = answers.settled(contestant.model, ask, str, 0)
     call = settled if isinstance(settled, Outcome) else _NO_ANSWER
     outcome, text = call.outcome, call.answer.text
     chosen = None
@@ -224,7 +218,7 @@ def _exam_answer(asked: Asked, ask: ExamAsk, answers: Answers) -> ExamAnswer:
         choices = [ask.item.choices[place] for place in ask.shown]
         chosen = read_letters(text, choices, len(ask.item.right) > 1)
         outcome = UNREADABLE if chosen is None else TEXT
-    return ExamAnswer(ask.item.item, asked.setting, asked.seed, ask.order, ask.shown, outcome, chosen, text)
+    return ExamAnswer(ask.item.item, contestant.setting, contestant.seed, ask.order, ask.shown, outcome, chosen, text)
 
 
 def _buy(
@@ -282,7 +276,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         UserError: if a file, a key or an address is wrong, or no server is left.
     """
     config, rules = context.config, rules_of(context)
-    contestants, judges = _asked(context), build(config, "judge").models()
+    contestants, judges = build(config, "contestants").all(), build(config, "judge").models()
     index, count = context.shard
     sets, failed = [replace(item_set, items=item_set.items[index::count]) for item_set in sets_of(context)], 0
     models = [*(contestant.model for contestant in contestants), *judges]
@@ -306,7 +300,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
 def estimate(context: StepContext[EvaluationDir]) -> Estimate:
     """Estimate the contestants' calls that the journal lacks."""
     with closing(Answers(context.files.answers)) as answers:
-        return estimate_sets(sets_of(context), _asked(context), rules_of(context), answers)
+        contestants = build(context.config, "contestants").all()
+        return estimate_sets(sets_of(context), contestants, rules_of(context), answers)
 
 
 def sets_of(context: StepContext[EvaluationDir]) -> list[Any]:
@@ -325,13 +320,6 @@ def rules_of(context: StepContext[EvaluationDir]) -> SetRules:
         lambda text: risks.of(text).crisis,
         config.crisis_to_third_parties,
     )
-
-
-def _asked(context: StepContext[EvaluationDir]) -> list[Asked]:
-    return [
-        Asked(contestant.model, contestant.setting, contestant.seed)
-        for contestant in build(context.config, "contestants").all()
-    ]
 
 
 def _row(record: ExamAnswer | RubricRating) -> dict[str, Any]:

@@ -12,11 +12,12 @@ from psychocounsel.asking.answer_text import Unreadable
 from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.budget import Budget
 from psychocounsel.errors import UserError
+from psychocounsel.evaluation.contestants.settings import Contestant
 from psychocounsel.evaluation.external import sets_step
 from psychocounsel.evaluation.external.exams import exam_set
 from psychocounsel.evaluation.external.scores import RubricRating, exam_figures, rubric_figures, rubric_scores
 from psychocounsel.evaluation.external.set_files import read_set, read_sets
-from psychocounsel.evaluation.external.sets_step import Asked, SetRules, answer_exam, estimate_sets, rate_set
+from psychocounsel.evaluation.external.sets_step import SetRules, answer_exam, estimate_sets, rate_set
 from psychocounsel.grading.criteria import (
     Criterion,
     criteria_ask,
@@ -67,7 +68,7 @@ def letter_of_right(payload: Any, number: int) -> Any:
 
 def test_exams_are_answered_once_and_read_strictly(tmp_path: Path) -> None:
     with serving(letter_of_right) as server, closing(Answers(tmp_path)) as answers:
-        contestants = [Asked(chat(f"{server.address}/v1", name), name) for name in ("knows", "says_b", "talks")]
+        contestants = [Contestant(name, 0, chat(f"{server.address}/v1", name)) for name in ("knows", "says_b", "talks")]
         rules = SetRules(shuffles=1, seed=3)
         assert sum(estimate_sets([EXAM], contestants, rules, answers).calls.values()) == 72
         found = answer_exam(EXAM, contestants, rules, answers, Budget())
@@ -140,7 +141,7 @@ def judged(payload: Any, number: int) -> Any:
 def test_judges_rate_each_reply_once_and_what_is_missing_is_not_scored(tmp_path: Path) -> None:
     found = rubric_set("set", ROWS, {}, None)
     with serving(judged) as server, closing(Answers(tmp_path)) as answers:
-        contestants = [Asked(chat(f"{server.address}/v1", name), name) for name in ("kind", "cold")]
+        contestants = [Contestant(name, 0, chat(f"{server.address}/v1", name)) for name in ("kind", "cold")]
         judges = [chat(f"{server.address}/v1", name) for name in ("steady", "moody")]
         ratings = rate_set(found, contestants, judges, SetRules(), answers, Budget())
         bought = asked_of(server)
@@ -149,7 +150,12 @@ def test_judges_rate_each_reply_once_and_what_is_missing_is_not_scored(tmp_path:
             and asked_of(server) == bought
         )
         more = rate_set(
-            found, [*contestants, Asked(contestants[0].model, "again", 1)][:2], judges, SetRules(), answers, Budget()
+            found,
+            [*contestants, Contestant("again", 1, contestants[0].model)][:2],
+            judges,
+            SetRules(),
+            answers,
+            Budget(),
         )
         assert more == ratings
     figures = rubric_figures(found, ratings, base="cold")
@@ -258,7 +264,9 @@ def test_crisis_prompts_stay_with_ones_own_models(tmp_path: Path) -> None:
         own, other = chat(f"{server.address}/v1", "kind"), chat(f"{server.address}/v1", "cold", third_party=True)
         judge = chat(f"{server.address}/v1", "steady", third_party=True)
         rules = SetRules(is_crisis=lambda text: "my work 1" in text)
-        ratings = rate_set(found, [Asked(own, "own"), Asked(other, "other")], [judge], rules, answers, Budget())
+        ratings = rate_set(
+            found, [Contestant("own", 0, own), Contestant("other", 0, other)], [judge], rules, answers, Budget()
+        )
         assert not any("my work 1" in str(payload) for _, payload in server.asked if payload["model"] != "kind")
     outcomes = {(each.setting, each.item): (each.reply_outcome, each.outcome) for each in ratings}
     crisis = next(item.item for item in found.items if "my work 1" in item.prompt[0]["content"])
