@@ -1,7 +1,7 @@
 """Audit of a data set: takes every measurement, writes `audit.json` and prints what it concludes."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,6 +58,7 @@ from psychocounsel.evaluation.reward.figures import flipped_figures
 from psychocounsel.evaluation.showing import tables_line, write_tables
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import FINISHED, write_summary
+from psychocounsel.steps.course import Bar, Say
 from psychocounsel.storage.files import write_json
 
 # Gate of an audit: compares the accuracy of all speech-blind baselines with a limit.
@@ -100,8 +101,6 @@ def judge_blind(baselines: Mapping[str, Mapping[str, Accuracy]], limit: float | 
 
 # All measurements of an audit.
 
-Say = Callable[[str], None]
-Bar = Callable[[Iterable[str], str], Iterable[str]]
 Figures = dict[str, Any]
 
 

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -85,57 +86,49 @@ _TASK = (
 _LONGEST = 2.0  # times the reply's characters; a longer answer does not count as an edit
 
 
-class Writer:
-    """Writer of counterfactuals: it sends single replies, never the client's speech, and keeps answers in `journal`.
+def by_model(
+    settings: DictConfig,
+    journal: Path,
+    examples: Sequence[Example],
+    pairs: Sequence[int],
+    kinds: Sequence[Kind],
+    progress: Callable[[range], Iterable[int]] = iter,
+) -> list[Counterfactual]:
+    """Return the counterfactuals of these pairs by a language model. Replies whose answer is unchanged or no edit are skipped.
+
+    The server gets single replies, never the client's speech; `journal` keeps its answers. A reply that it might read as
+    several turns (`may_forge_turns`) is not sent and is skipped as well.
 
     Raises:
-        UserError: at construction, if an address is malformed or the environment variable of the key is not set.
+        UserError: if an address is malformed, the environment variable of the key is not set, no server is left, a server
+            refuses, or an answer is not a chat completion.
     """
+    asked = [(kind, *place) for kind in kinds for place in wanted(examples, pairs, kind)]
+    places = [(kind, pair, side) for kind, pair, side in asked if not may_forge_turns(examples[pair].replies[side])]
+    payloads = [_payload(settings.model, kind, examples[pair].replies[side]) for kind, pair, side in places]
+    client = Client(
+        settings.addresses,
+        "counterfactuals",
+        timeout_seconds=settings.timeout_seconds,
+        retries=settings.retries,
+        concurrency=settings.concurrency,
+        key_variable=settings.key_variable,
+        journal=journal,
+    )
+    with closing(client):
+        answers = client.answers(_ROUTE, payloads, _read)
+        texts = [next(answers) for _ in progress(range(len(payloads)))]
+    return [
+        Counterfactual(pair, side, kind, text)
+        for (kind, pair, side), text in zip(places, texts, strict=True)
+        if _is_edit(text, examples[pair].replies[side])
+    ]
 
-    def __init__(self, settings: DictConfig, journal: Path) -> None:
-        self.model = settings.model
-        self.client = Client(
-            settings.addresses,
-            "counterfactuals",
-            timeout_seconds=settings.timeout_seconds,
-            retries=settings.retries,
-            concurrency=settings.concurrency,
-            key_variable=settings.key_variable,
-            journal=journal,
-        )
 
-    def write(
-        self,
-        examples: Sequence[Example],
-        pairs: Sequence[int],
-        kinds: Sequence[Kind],
-        progress: Callable[[range], Iterable[int]] = iter,
-    ) -> list[Counterfactual]:
-        """Return the counterfactuals of these pairs. Replies whose answer is unchanged or not an edit are skipped.
-
-        A reply that the server might read as several turns (`may_forge_turns`) is not sent and is skipped as well.
-
-        Raises:
-            UserError: if no server is left, a server refuses, or an answer is not a chat completion.
-        """
-        asked = [(kind, *place) for kind in kinds for place in wanted(examples, pairs, kind)]
-        places = [(kind, pair, side) for kind, pair, side in asked if not may_forge_turns(examples[pair].replies[side])]
-        payloads = [self._payload(kind, examples[pair].replies[side]) for kind, pair, side in places]
-        try:
-            answers = self.client.answers(_ROUTE, payloads, _read)
-            texts = [next(answers) for _ in progress(range(len(payloads)))]
-        finally:
-            self.client.close()
-        return [
-            Counterfactual(pair, side, kind, text)
-            for (kind, pair, side), text in zip(places, texts, strict=True)
-            if _is_edit(text, examples[pair].replies[side])
-        ]
-
-    def _payload(self, kind: Kind, reply: str) -> dict[str, Any]:
-        task = _TASK.format(instruction=kind.instruction)
-        messages = [{"role": "system", "content": task}, {"role": "user", "content": reply}]
-        return {"model": self.model, "messages": messages, "temperature": 0}
+def _payload(model: str, kind: Kind, reply: str) -> dict[str, Any]:
+    task = _TASK.format(instruction=kind.instruction)
+    messages = [{"role": "system", "content": task}, {"role": "user", "content": reply}]
+    return {"model": model, "messages": messages, "temperature": 0}
 
 
 def _read(answer: Any, payload: Any) -> str:

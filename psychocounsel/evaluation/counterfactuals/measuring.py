@@ -5,7 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from omegaconf import DictConfig
@@ -15,13 +15,14 @@ from psychocounsel.data.rows import Example
 from psychocounsel.data.shared_text import components_of
 from psychocounsel.distributed.world import World
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.counterfactuals.making import Counterfactual, Writer, by_rules, spread, wanted
+from psychocounsel.evaluation.counterfactuals.making import Counterfactual, by_model, by_rules, spread, wanted
 from psychocounsel.evaluation.counterfactuals.rules import KINDS
 from psychocounsel.metrics.intervals import mean_interval, numbered
 from psychocounsel.metrics.rewards import wins
 from psychocounsel.reward.base import Scorer
 from psychocounsel.reward.encoding import score_what_fits
 from psychocounsel.rundir.paths import RunDir
+from psychocounsel.steps.course import Bar
 from psychocounsel.storage.files import write_atomically
 
 # Figures of counterfactuals: a scorer should notice changes of content and ignore changes of style.
@@ -96,7 +97,7 @@ def _mean(name: str, values: np.ndarray, rows: list[int], clusters: Sequence[Has
 
 # Work within a reward evaluation.
 
-Bar = Callable[[range, str], Iterable[int]]
+T = TypeVar("T")
 
 
 def make_counterfactuals(
@@ -114,23 +115,32 @@ def make_counterfactuals(
     if not settings.addresses:
         return by_rules(examples, pairs)
     asked = [kind for kind in KINDS if kind.instruction]
-    written: list[Counterfactual] | str = ""
-    if not world.rank:
+    journal = RunDir(folder).counterfactual_answers
+
+    def progress(steps: range) -> Iterable[int]:
+        return bar(steps, "asking for counterfactuals")
+
+    edits = by_main_rank(world, lambda: by_model(settings, journal, examples, pairs, asked, progress))
+    return edits + by_rules(examples, pairs, [kind for kind in KINDS if not kind.instruction])
+
+
+def by_main_rank(world: World, work: Callable[[], T]) -> T:
+    """Return the result of rank 0's `work`, which must be picklable, on every rank; no rank's wait for it is limited.
+
+    Raises:
+        UserError: on every rank, if `work` raises one.
+    """
+
+    def result_or_error() -> T | UserError:
         try:
-            writer = Writer(settings, RunDir(folder).counterfactual_answers)
-            written = writer.write(examples, pairs, asked, lambda steps: bar(steps, "asking for counterfactuals"))
+            return work()
         except UserError as error:
-            written = str(error)
-    # Ranks exchange names of kinds, because kinds hold functions, which cannot be sent.
-    names = {kind.name: kind for kind in KINDS}
-    plain: Any = written
-    if not isinstance(written, str):
-        plain = [(edit.pair, edit.side, edit.kind.name, edit.text) for edit in written]
-    plain = world.broadcast(plain)
-    if isinstance(plain, str):
-        raise UserError(plain)
-    by_model = [Counterfactual(pair, side, names[name], text) for pair, side, name, text in plain]
-    return by_model + by_rules(examples, pairs, [kind for kind in KINDS if not kind.instruction])
+            return error
+
+    result: T | UserError = world.from_main(result_or_error, lambda: None)
+    if isinstance(result, UserError):
+        raise result
+    return result
 
 
 def score_counterfactuals(

@@ -1,6 +1,6 @@
 """Several reward models on the same pairs, beside each other and beside the audit's baselines."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -23,6 +23,7 @@ from psychocounsel.evaluation.reward.figures import flipped_figures, reward_figu
 from psychocounsel.metrics.intervals import bootstrap, difference_interval, mean_interval
 from psychocounsel.metrics.rewards import METRICS, wins
 from psychocounsel.metrics.win_rates import Tested, adjusted_tests, cluster_scores
+from psychocounsel.steps.course import Say
 
 # Several reward models on the same pairs: the paper's table, and the difference of each model to the first.
 
@@ -113,8 +114,6 @@ def _differences(margins: np.ndarray, first: np.ndarray, component: np.ndarray) 
 
 
 # The audit's baselines on the pairs of an evaluation: accuracy without the client's speech, and by word overlap.
-
-Say = Callable[[str], None]
 
 # Largest number of pairs for which baselines are computed by default, because each model scores every pair three times.
 _MOST = 1000

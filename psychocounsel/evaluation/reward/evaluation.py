@@ -2,7 +2,7 @@
 
 import gc
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -21,6 +21,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.reading import reward_margins
 from psychocounsel.evaluation.counterfactuals.making import Counterfactual
 from psychocounsel.evaluation.counterfactuals.measuring import (
+    by_main_rank,
     figures_and_rows,
     make_counterfactuals,
     score_counterfactuals,
@@ -73,12 +74,10 @@ from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import FINISHED, write_summary
 from psychocounsel.rundir.trained_runs import MEASURED, progress_of_models, unfinished_models
 from psychocounsel.settings.targets import build_section
-from psychocounsel.steps.course import Bar
+from psychocounsel.steps.course import Bar, Say
 from psychocounsel.storage.files import write_atomically, write_json
 
 # Rewards of the pairs of an evaluation. One model is loaded at a time, and every rank scores its share of the pairs.
-
-RangeBar = Callable[[range, str], Iterable[int]]
 
 
 @dataclass(frozen=True)
@@ -130,7 +129,7 @@ def score_shared(
     scorer: Scorer,
     conversations: Sequence[list[Message]],
     world: World,
-    bar: RangeBar,
+    bar: Bar,
     title: str,
 ) -> np.ndarray:
     """Return the rewards of all conversations and the scores of the scorer's heads, float32[n, 1 + heads], on every rank.
@@ -152,8 +151,6 @@ def score_shared(
 
 
 # The work from pairs to files.
-
-Say = Callable[[str], None]
 
 
 def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, bar: Bar) -> None:
@@ -277,17 +274,8 @@ def _rank(
     Raises:
         BudgetSpent, UserError: on every rank, if `rank_pairs` raises them on rank 0.
     """
-
-    def work() -> JudgedPairs | UserError:
-        try:
-            return rank_pairs(settings, key, examples, RunDir(folder).ranker_answers, config.budget, bar)
-        except UserError as error:
-            return error
-
-    result: JudgedPairs | UserError = world.from_main(work, lambda: None)
-    if isinstance(result, UserError):
-        raise result
-    return result
+    journal = RunDir(folder).ranker_answers
+    return by_main_rank(world, lambda: rank_pairs(settings, key, examples, journal, config.budget, bar))
 
 
 def _figures(

@@ -1,5 +1,6 @@
 """Counterfactuals by a server: the texts that it is sent, the answers that are used, and no request sent twice."""
 
+import pickle
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from psychocounsel.data.rows import Example
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.counterfactuals.making import Counterfactual, Writer
+from psychocounsel.evaluation.counterfactuals.making import Counterfactual, by_model
 from psychocounsel.evaluation.counterfactuals.measuring import figures_and_rows, make_counterfactuals
 from psychocounsel.evaluation.counterfactuals.rules import KINDS, Kind
 from tests.support.answering import Reply, Server, no_proxy, serving
@@ -36,7 +37,7 @@ def settings(server: Server, **more: Any) -> Any:
 
 
 def write(server: Server, folder: Path, kinds: list[Kind], **more: Any) -> list[Counterfactual]:
-    return Writer(settings(server, **more), folder).write(EXAMPLES, [0, 1], kinds)
+    return by_model(settings(server, **more), folder, EXAMPLES, [0, 1], kinds)
 
 
 def test_a_server_is_sent_replies_and_no_speech_and_is_asked_once(
@@ -101,6 +102,7 @@ def test_with_a_server_its_kinds_are_its_own_and_the_others_go_by_rules(tmp_path
     assert written == {kind.name for kind in KINDS if kind.instruction}
     rules = {each.kind.name for each in made if not each.text.startswith("Edited. ")}
     assert {"markdown", "capitals", "padding", "feeling_unnamed"} <= rules and not rules & written
+    assert pickle.loads(pickle.dumps(made)) == made, "rank 0 sends them to the other ranks"
 
 
 @pytest.mark.parametrize(
