@@ -25,7 +25,6 @@ from psychocounsel.evaluation.contestants.settings import in_the_users_words
 from psychocounsel.evaluation.judging.judges import RewardJudge
 from psychocounsel.evaluation.settings import ContestConfig
 from psychocounsel.reward.local_model import format_lines
-from psychocounsel.reward.sections import reward_sections
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.results import FINISHED
 from psychocounsel.rundir.run_config import has_config, read_config
@@ -45,6 +44,8 @@ COMPUTED_BY = (
     *("metrics/*.py", "evaluation/judging/bias.py", "counsel/*.py"),
     *("asking/answer_text.py", "data/shared_text.py", "evaluation/contestants/speeches.py"),
 )
+# Keys that say which data an evaluation reads, with their defaults.
+DATA_KEYS = {"data.path": "builtin:sample", "part": "held_out", "trained_on": []}
 READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "data", "part", "limit", "trained_on")
 
 
@@ -73,8 +74,7 @@ class SteppedEvaluation(Evaluation):
 
         for line in self.opening(run.config):
             run.say(line)
-        rewards = [{"reward": judge.reward} for judge in self._reward_judges(run.config)]
-        judges = [section.get("path") for reward in rewards for _, section in reward_sections(OmegaConf.create(reward))]
+        judges = [judge.reward.get("path") for judge in self._reward_judges(run.config)]
         contestants = [model.model for model in build(run.config, "contestants").models()]
         measured = progress_of_models([*contestants, *judges])
         partial = unfinished_models(measured)
@@ -142,6 +142,18 @@ class SteppedEvaluation(Evaluation):
         if not config.dry_run:
             require_keys(config, asking)
         refuse_internet(config, sorted(asking))
+
+    def refuse_data_keys(self, config: DictConfig) -> None:
+        """Reject keys about data in an evaluation that has `instead_of_data`.
+
+        Raises:
+            UserError: if such a key is not at its default; the message names the key.
+        """
+        for key, default in DATA_KEYS.items():
+            if OmegaConf.select(config, key) != default:
+                raise UserError(
+                    f"{key}: evaluation={self.name} uses {self.instead_of_data} and reads no data; leave {key} out"
+                )
 
     def nothing_due(self, config: DictConfig) -> bool:
         return not any(planned.due for planned in self.planned(config))

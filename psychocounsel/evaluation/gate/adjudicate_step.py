@@ -285,11 +285,7 @@ def _write_file(path: Path, waiting: Mapping[str, JudgedCase], draw: str) -> Non
     new = [case for name, case in waiting.items() if name not in there]
     if path.exists() and not new and len(kept) == len(before):
         return
-    write_rows(path, [*_cells(kept), *map(new_row, _shuffled(new, draw))])
-
-
-def _cells(rows: Iterable[FileRow]) -> list[dict[str, str]]:
-    return [{name: row.cells[name] for name in COLUMNS} for row in rows]
+    write_rows(path, [*(row.cells for row in kept), *map(new_row, _shuffled(new, draw))])
 
 
 def _shuffled(cases: Sequence[JudgedCase], draw: str) -> list[JudgedCase]:

@@ -102,7 +102,7 @@ class Answered:
     Attributes:
         case: id of the case (see `case_id`).
         adjudicator: name or number of the person.
-        answers: YES, NO or NOT_APPLICABLE by question; figures that do not apply to the case may be absent.
+        answers: YES or NO by question; figures that do not apply to the case are absent.
     """
 
     case: str
@@ -132,10 +132,14 @@ def rulings_of(answered: Iterable[Answered]) -> dict[str, Ruling]:
 
     A tie counts as a failure, and a tie about the expected action counts as a wrong one.
     """
+    return {case: _ruling(rows) for case, rows in _by_case(answered).items()}
+
+
+def _by_case(answered: Iterable[Answered]) -> dict[str, list[Answered]]:
     by_case: dict[str, list[Answered]] = defaultdict(list)
     for row in answered:
         by_case[row.case].append(row)
-    return {case: _ruling(rows) for case, rows in by_case.items()}
+    return by_case
 
 
 def _ruling(rows: Sequence[Answered]) -> Ruling:
@@ -147,10 +151,7 @@ def _ruling(rows: Sequence[Answered]) -> Ruling:
 
 def agreement(answered: Iterable[Answered]) -> dict[str, dict[str, float]]:
     """Return, for each question, the share of pairs of adjudicators that agree on a case (`agreed`) of all pairs (`of`)."""
-    by_case: dict[str, list[Answered]] = defaultdict(list)
-    for row in answered:
-        by_case[row.case].append(row)
-    shares: dict[str, dict[str, float]] = {}
+    by_case, shares = _by_case(answered), dict[str, dict[str, float]]()
     for name in QUESTIONS:
         pairs = [
             first.answers[name] == second.answers[name]

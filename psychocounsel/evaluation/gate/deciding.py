@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, TypedDict
 
 from psychocounsel.errors import DONE, GATE_NO, GATE_UNDECIDED
@@ -155,7 +156,7 @@ def rate_bounds(mine: Sequence[JudgedCase], figure: str, rulings: Rulings, drawn
         high=min(1.0, upper_bound(failures, count, checked.level) + checked.widening),
         clusters=count,
         checked=checked,
-        sampling=lambda clusters, level: upper_bound(failures, clusters, level),
+        sampling=partial(upper_bound, failures),
     )
 
 
@@ -184,7 +185,7 @@ def difference_bounds(
         high=min(1.0, upper + checked.widening),
         clusters=count,
         checked=checked,
-        sampling=lambda clusters, level: difference_upper(most_worse, most_better, clusters, level),
+        sampling=partial(difference_upper, most_worse, most_better),
     )
 
 
@@ -216,8 +217,7 @@ def needed(bounds: Bounds, limit: float) -> Needed:
     """
     checked, count = bounds.checked, bounds.clusters
     if bounds.sampling(count, LEVEL) > limit:
-        speeches = first_that_holds(lambda number: bounds.sampling(count + number, LEVEL) <= limit, 1, _MOST)
-        return Needed("speeches", speeches)
+        return Needed("speeches", _more_clusters(bounds.sampling, count, limit))
     passes = round(checked.unchecked * count)
 
     def holds(number: int) -> bool:
@@ -226,6 +226,11 @@ def needed(bounds: Bounds, limit: float) -> Needed:
         return bounds.sampling(count, then.level) + then.widening <= limit
 
     return Needed("passes", first_that_holds(holds, 1, max(passes, 1)))
+
+
+def _more_clusters(sampling: Callable[[int, float], float], count: int, limit: float) -> int | None:
+    """Return how many clusters without a failure, added to `count`, bring the bound within the limit; see `Bounds.sampling`."""
+    return first_that_holds(lambda number: sampling(count + number, LEVEL) <= limit, 1, _MOST)
 
 
 def sensitivity(cases: Sequence[JudgedCase], figure: str, rulings: Rulings, drawn: Collection[str]) -> float | None:
@@ -435,11 +440,12 @@ def _held(bounds: Bounds | None, limit: float | None) -> Row:
     row |= {"of_checked": bounds.checked.clusters, "widening": bounds.checked.widening}
     if limit is None:
         return row | {"verdict": SHOWN}
-    if bounds.low > limit:
-        return row | {"verdict": BEYOND}
-    if bounds.high <= limit:
-        return row | {"verdict": WITHIN}
-    return row | {"verdict": UNDECIDED, "needed": asdict(needed(bounds, limit))}
+    verdict = _verdict(bounds.low, bounds.high, limit)
+    return row | {"verdict": verdict, **({"needed": asdict(needed(bounds, limit))} if verdict == UNDECIDED else {})}
+
+
+def _verdict(low: float, high: float, limit: float) -> str:
+    return BEYOND if low > limit else WITHIN if high <= limit else UNDECIDED
 
 
 def held_health(figures: Mapping[str, Row], limits: Mapping[str, float | None]) -> dict[str, Row]:
@@ -461,16 +467,13 @@ def held_health(figures: Mapping[str, Row], limits: Mapping[str, float | None]) 
         count: int = figure["clients"] if "clients" in figure else figure["prompts"]
         failures = figure["mean"] * count
         low, high = lower_bound(failures, count), upper_bound(failures, count)
-        verdict = BEYOND if low > limit else WITHIN if high <= limit else UNDECIDED
-        row = {"value": figure["mean"], "low": low, "high": high, "clusters": count, "limit": limit, "verdict": verdict}
+        verdict = _verdict(low, high, limit)
+        rows[name] = {"value": figure["mean"], "low": low, "high": high, "clusters": count, "limit": limit}
+        rows[name] |= {"verdict": verdict}
         if verdict == UNDECIDED:
-            row["needed"] = asdict(Needed("speeches", _more_clean(failures, count, limit)))
-        rows[name] = row
+            sampling = partial(upper_bound, failures)
+            rows[name]["needed"] = asdict(Needed("speeches", _more_clusters(sampling, count, limit)))
     return rows
-
-
-def _more_clean(failures: float, count: int, limit: float) -> int | None:
-    return first_that_holds(lambda number: upper_bound(failures, count + number) <= limit, 1, _MOST)
 
 
 def code_of(reasons: Sequence[tuple[int, str]]) -> int:

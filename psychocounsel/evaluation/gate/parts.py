@@ -15,10 +15,11 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.gate.cases import of_any_judge
 from psychocounsel.evaluation.health.settings import HealthEvaluation
 from psychocounsel.evaluation.safety.cases import JudgedCase
-from psychocounsel.evaluation.safety.settings import NOT_READ, SafetyEvaluation
+from psychocounsel.evaluation.safety.settings import SafetyEvaluation
 from psychocounsel.evaluation.safety.speeches import NOT_VALIDATED
 from psychocounsel.evaluation.safety.word_checks import Checks
 from psychocounsel.evaluation.session.settings import SessionEvaluation
+from psychocounsel.evaluation.stepped import DATA_KEYS
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.results import FINISHED, is_finished, write_summary
 from psychocounsel.rundir.run_config import has_config, read_config, read_section, write_config
@@ -93,21 +94,24 @@ class GatePart:
     Attributes:
         evaluation: dataclass of `conf/evaluation/NAME.yaml`.
         read: reads the cases of a finished directory with its configuration.
-        reads_data: True if it reads `data` and asks no judge; the other parts have sets of their own, and judges.
         options: values of its keys that differ from the defaults.
     """
 
     evaluation: Any
     read: Callable[[EvaluationDir, DictConfig], PartCases]
-    reads_data: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def reads_data(self) -> bool:
+        """True if it reads `data` and asks no judge; the other parts have sets of their own, and judges."""
+        return not self.evaluation.instead_of_data
 
 
 ALL = {
     # Swapped speeches do not affect the decision, so their replies are not bought.
     "safety": GatePart(SafetyEvaluation, _safety, options={"swaps": False}),
     "session": GatePart(SessionEvaluation, _session),
-    "health": GatePart(HealthEvaluation, _health, reads_data=True),
+    "health": GatePart(HealthEvaluation, _health),
 }
 
 
@@ -268,7 +272,7 @@ def part_config(config: DictConfig, name: str) -> DictConfig:
             if section not in evaluation.sections:
                 copy.pop(section, None)
         if not part.reads_data:
-            for key, value in NOT_READ.items():
+            for key, value in DATA_KEYS.items():
                 OmegaConf.update(copy, key, value)
         own = evaluation(**part.options)
         copy.evaluation = {

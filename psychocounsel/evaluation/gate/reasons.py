@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from psychocounsel.blocks.cells import counted
 from psychocounsel.errors import GATE_NO, GATE_UNDECIDED
 from psychocounsel.evaluation.gate.deciding import BEYOND, UNDECIDED, Row, rows_with_verdict
 from psychocounsel.evaluation.health.reply import FIGURES
@@ -157,10 +158,6 @@ def _need(row: Row, figure: Row) -> str:
     if count <= waiting:
         return f"{count:,} of the waiting passes suffice, if people find no failure in them"
     return f"it needs {count:,} more passes in which people find no failure: set gate.passes={figure['checked'] + count} or more"
-
-
-def counted(number: int, one: str, several: str) -> str:
-    return f"{number:,} {one if number == 1 else several}"
 
 
 def _percent(value: float) -> str:

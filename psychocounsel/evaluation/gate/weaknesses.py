@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
+from psychocounsel.blocks.cells import counted
 from psychocounsel.data.near_duplicates import near_matches, sketches
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.errors import UserError
@@ -19,7 +20,7 @@ from psychocounsel.evaluation.gate.cases import YES, Answered, cluster_of, rulin
 from psychocounsel.evaluation.gate.deciding import BEYOND, GateLimits, GateMeasures
 from psychocounsel.evaluation.gate.keys import DECIDING, GateKeys
 from psychocounsel.evaluation.gate.parts import ALL, Evidence, part_files, recorded_weights, wanted_parts
-from psychocounsel.evaluation.gate.reasons import counted, title
+from psychocounsel.evaluation.gate.reasons import title
 from psychocounsel.evaluation.safety.cases import JudgedCase
 from psychocounsel.evaluation.safety.seeded import JudgeQuality, may_be_chance, seeded_replies
 from psychocounsel.evaluation.session.cases import judged_sessions

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.errors import UserError
@@ -18,8 +18,7 @@ from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import Course, StepContext
 
 _READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "limit", "evaluation.swaps")
-NOT_READ = {"data.path": "builtin:sample", "part": "held_out", "trained_on": []}  # unused keys and their defaults
-_READ_BY_ANSWERS = ("judge", *(f"evaluation.{name}" for name in ("rubric", "retries", "seed")))
+READ_BY_ANSWERS = ("judge", *(f"evaluation.{name}" for name in ("rubric", "retries", "seed")))
 # Code that computes figures of judged replies; the YAML files hold the expected actions and the seeded replies.
 JUDGED_BY = (
     *("evaluation/safety/**/*.py", "evaluation/safety/**/*.yaml", "evaluation/flows/*.py", "evaluation/health/*.py"),
@@ -57,7 +56,7 @@ class SafetyEvaluation(SteppedEvaluation):
             "answers": "psychocounsel.evaluation.safety.answers_step",
             "figures": "psychocounsel.evaluation.safety.figures_step",
         },
-        reads={"replies": _READ_BY_REPLIES, "answers": _READ_BY_ANSWERS, "figures": ("evaluation.set_review",)},
+        reads={"replies": _READ_BY_REPLIES, "answers": READ_BY_ANSWERS, "figures": ("evaluation.set_review",)},
         output=outputs(replies="replies", answers="safety_answers", figures="figures"),
         models=models(replies=("contestants",), answers=("judge",)),
         sources=_texts,
@@ -77,7 +76,7 @@ class SafetyEvaluation(SteppedEvaluation):
         from psychocounsel.evaluation.safety.speeches import crisis_speeches, validation
 
         validation(self.set_review, crisis_speeches())
-        refuse_data_keys(config, "evaluation=safety uses the crisis set")
+        self.refuse_data_keys(config)
         check_judges(config)
         super().prepare(config, run_dir)
 
@@ -91,17 +90,6 @@ class SafetyEvaluation(SteppedEvaluation):
 
         lines = replies_to_ask(context, replies_step.set_speeches) if "replies" in due else []
         return [*lines, *answers_step.to_ask(context, "replies" in due)] if "answers" in due else lines
-
-
-def refuse_data_keys(config: DictConfig, instead: str) -> None:
-    """Reject keys about data in an evaluation that reads no data; `instead` says, for messages, what the evaluation uses.
-
-    Raises:
-        UserError: if such a key is not at its default; the message names the key.
-    """
-    for key, default in NOT_READ.items():
-        if OmegaConf.select(config, key) != default:
-            raise UserError(f"{key}: {instead} and reads no data; leave {key} out")
 
 
 def check_judges(config: DictConfig) -> None:

@@ -8,6 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated
 
+from psychocounsel.blocks.cells import counted
 from psychocounsel.counsel.principles import ACTIONS, DISCREET, EXPECTED, RISK_KINDS, allowed_actions
 from psychocounsel.counsel.rubric import RiskFinding
 from psychocounsel.counsel.strict_yaml import Problems, read_file
@@ -262,11 +263,11 @@ def validation(file: str | None, speeches: Sequence[CrisisSpeech]) -> str:
     experts = len({review.adjudicator for review in reviews})
     seen = Counter(review.speech for review in reviews)
     sentence = (
-        f"{_counted(experts, 'expert')} reviewed {len(seen)} of {len(known)} speeches of the crisis set, and agree with "
+        f"{counted(experts, 'expert')} reviewed {len(seen)} of {len(known)} speeches of the crisis set, and agree with "
         f"{100 * agreed / len(reviews):.0f} % of the expected actions"
     )
     alone = sum(count < 2 for count in seen.values())
-    return f"{sentence}; only one expert reviewed {_counted(alone, 'speech', 'speeches')}" if alone else sentence
+    return f"{sentence}; only one expert reviewed {counted(alone, 'speech', 'speeches')}" if alone else sentence
 
 
 def read_set_review(file: Path, known: Mapping[str, CrisisSpeech]) -> list[SpeechReview]:
@@ -318,7 +319,3 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
         raise UserError(f"evaluation.set_review={file}: cannot be read ({reason})") from error
-
-
-def _counted(number: int, one: str, several: str | None = None) -> str:
-    return f"{number} {one if number == 1 else several or f'{one}s'}"

@@ -10,7 +10,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.safety.settings import JUDGED_BY, check_judges, refuse_data_keys
+from psychocounsel.evaluation.safety.settings import JUDGED_BY, READ_BY_ANSWERS, check_judges
 from psychocounsel.evaluation.stepped import SteppedEvaluation, models_of, outputs
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
@@ -20,8 +20,6 @@ _READ_BY_CONVERSATIONS = (
     *("personas", "contestants", "client", "replies", "limit"),
     *("evaluation.turns", "evaluation.transcripts"),
 )
-
-_READ_BY_ANSWERS = ("judge", *(f"evaluation.{name}" for name in ("rubric", "retries", "seed")))
 _READ_BY_FLOWS = ("judge", *(f"evaluation.{name}" for name in ("flow", "retries", "seed")))
 
 
@@ -65,7 +63,7 @@ class SessionEvaluation(SteppedEvaluation):
         },
         reads={
             "conversations": _READ_BY_CONVERSATIONS,
-            "answers": _READ_BY_ANSWERS,
+            "answers": READ_BY_ANSWERS,
             "flows": _READ_BY_FLOWS,
             "figures": (),
         },
@@ -90,7 +88,7 @@ class SessionEvaluation(SteppedEvaluation):
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         from psychocounsel.evaluation.session.inputs import check_inputs
 
-        refuse_data_keys(config, "evaluation=session uses simulated clients")
+        self.refuse_data_keys(config)
         if len(config.replies.length_limits) != 1:
             raise UserError(
                 "replies.length_limits: evaluation=session takes one limit, such as [150], or [null] for no limit"
