@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -39,6 +38,7 @@ from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, rows_of, written
+from psychocounsel.storage.text_hashes import seed_of, text_id
 
 IMAGINED_WORDS = 150  # assumed length of a reply that is not written yet, to estimate the tokens of judges
 
@@ -157,8 +157,8 @@ def _reason_against(model: LanguageModel, speech: Row, crisis_to_third_parties: 
 def _ask(speech: Row, prompt: str | None, sample: int, seed: int) -> Ask:
     """Return the request for a reply. All contestants get the same messages and the same random numbers."""
     messages = with_system_prompt(json.loads(speech["messages"]), prompt)
-    digest = hashlib.sha256(f"{seed}\0{speech['speech']}\0{sample}".encode()).digest()
-    return Ask(speech["speech"], tuple(messages), int.from_bytes(digest[:4]), f"seed {seed} reply {sample}")
+    number = seed_of(seed, speech["speech"], sample)
+    return Ask(speech["speech"], tuple(messages), number, f"seed {seed} reply {sample}")
 
 
 def _write(context: StepContext[EvaluationDir], answers: Answers) -> dict[str, Any]:
@@ -202,8 +202,7 @@ def _row(reply: Reply, answers: Answers) -> Row:
 
 def prompt_version(ask: Ask) -> str:
     """Return a hash of the system prompt (16 hexadecimal digits)."""
-    prompt = "\0".join(message["content"] for message in ask.messages if message["role"] == "system")
-    return hashlib.sha256(prompt.encode()).hexdigest()[:16]
+    return text_id(*(message["content"] for message in ask.messages if message["role"] == "system"))
 
 
 def reply_columns(settled: Outcome[str]) -> Row:
@@ -215,7 +214,7 @@ def reply_columns(settled: Outcome[str]) -> Row:
         outcome = REFUSED
     row: Row = {"outcome": outcome, "model": settled.answer.model, "text": None, "reply": None}
     if text and settled.outcome in (TEXT, CUT):  # the text of an API's refusal or content filter is not a reply
-        row |= {"text": text, "reply": hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]}
+        row |= {"text": text, "reply": text_id(text)}
     return row
 
 

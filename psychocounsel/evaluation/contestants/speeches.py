@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -23,6 +22,7 @@ from psychocounsel.rundir.run_config import read_config
 from psychocounsel.rundir.trained_runs import runs_of
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.tables import Row
+from psychocounsel.storage.text_hashes import text_id
 
 # Jaccard index of word 3-grams from which a speech counts as known from training; the default of `audit.near`.
 NEAR = 0.8
@@ -92,7 +92,7 @@ def _rows(examples: Sequence[Example], known: Sequence[str]) -> Iterator[Row]:
 
 def speech_id(prompt: str) -> str:
     """Return the id of a speech in the tables, a hash of its normalised prompt."""
-    return hashlib.sha256(prompt.encode()).hexdigest()[:16]
+    return text_id(prompt)
 
 
 def client_words(prompt: Sequence[Message]) -> str:

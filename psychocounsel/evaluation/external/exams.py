@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -15,6 +14,7 @@ import numpy as np
 from psychocounsel.asking.answer_text import without_thoughts
 from psychocounsel.asking.language_model import Ask
 from psychocounsel.errors import UserError
+from psychocounsel.storage.text_hashes import seed_of, text_id
 
 # Columns of exam files: their usual names, and the formats of choices and answers in public exams.
 
@@ -234,8 +234,7 @@ class _Draft:
         right = frozenset(self._place(part, first) for part in self.answer)
         if not right:
             raise UserError(f"{self.where}: the answer is empty")
-        content = json.dumps([self.context, self.question, self.choices])
-        identity = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        identity = text_id(json.dumps([self.context, self.question, self.choices]))
         return ExamItem(identity, self.question, self.choices, right, self.context, self.topic)
 
     def _place(self, part: Any, first: int) -> int:
@@ -317,7 +316,7 @@ def exam_asks(items: Sequence[ExamItem], shuffles: int, seed: int) -> Iterator[E
     for item in items:
         for order in range(1 + (shuffles if is_shuffled(item) else 0)):
             shown = shown_order(item, order, seed)
-            number = int.from_bytes(hashlib.sha256(f"{seed} {order} {item.item}".encode()).digest()[:4])
+            number = seed_of(f"{seed} {order} {item.item}")
             yield ExamAsk(
                 speech=item.item,
                 messages=_messages(item, shown),

@@ -50,6 +50,7 @@ from psychocounsel.evaluation.judging.pairs import (
     Judging,
     ReplyPair,
     Verdict,
+    made_reply,
     pair_prompt,
     read_verdict,
     verdict_row,
@@ -214,7 +215,7 @@ def judged_in_both_orders(against: str, judges: list[str], rubric: str) -> Score
         if not reply or not other:
             return Score(value=dict.fromkeys(_FIGURES, math.nan), answer=reply, explanation=_MISSING)
         speech = {"speech": speech_id(normalised(messages)), "messages": messages, "language": None, "crisis": False}
-        pair = ReplyPair(speech, _reply("model", reply), _reply("against", other))
+        pair = ReplyPair(speech, made_reply("model", reply), made_reply("against", other))
         rows, answers = [], []
         for call in judging.calls([pair]):
             outcome: Outcome[Verdict | None] | str | None = call.outcome
@@ -232,10 +233,6 @@ def _both_replies(state: TaskState, theirs: dict[str, list[str]]) -> tuple[list[
     prompt: list[Message] = state.metadata["prompt"]
     reply = without_thoughts(state.output.completion).strip()
     return prompt, reply, theirs.get(normalised(prompt), [""])[0].strip()
-
-
-def _reply(setting: str, text: str) -> dict[str, Any]:
-    return {"setting": setting, "seed": 0, "length_limit": None, "sample": 0, "reply": setting, "text": text}
 
 
 def _figures(rows: Sequence[dict[str, Any]]) -> dict[str, float]:

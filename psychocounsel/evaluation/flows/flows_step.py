@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -36,6 +35,7 @@ from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, by_speech, written
+from psychocounsel.storage.text_hashes import seed_of, text_id
 
 # Requests to a judge about a whole conversation: one question of a rubric per call, along its flow.
 
@@ -93,22 +93,21 @@ class FlowPrompt:
 
     @cached_property
     def version(self) -> str:
-        return hashlib.sha256((_RULES + self.rubric.version).encode()).hexdigest()[:16]
+        return text_id(_RULES + self.rubric.version)
 
     def ask(self, speech: str, conversation: Sequence[Message], question: FlowQuestion, seed: int) -> QuestionAsk:
         """Return the request about `question`. It names no contestant, so equal conversations are judged only once."""
         spoken = spoken_text(conversation)
         # The mark is a hash of the conversation, so no conversation can contain its own closing mark.
-        mark = hashlib.sha256(spoken.encode("utf-8", "surrogatepass")).hexdigest()[:8]
+        mark = text_id(spoken)[:8]
         parts = [f"<conversation-{mark}>\n{spoken}\n</conversation-{mark}>", f"Question: {question.text}"]
         parts += [f"Notes: {question.notes}"] if question.notes else []
         parts += ["Answers: " + json.dumps(question.answers, ensure_ascii=False)]
-        number = hashlib.sha256(f"{seed}\0{mark}\0{question.id}".encode()).digest()[:4]
         answer = {"type": "string", "enum": [*question.answers]}
         return QuestionAsk(
             speech=speech,
             messages=({"role": "system", "content": _RULES}, {"role": "user", "content": "\n\n".join(parts)}),
-            seed=int.from_bytes(number),
+            seed=seed_of(seed, mark, question.id),
             part=f"flow question {question.id}",
             schema=object_schema({"quote": {"type": "string"}, "answer": answer}),
             question=question,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 from psychocounsel.evaluation.flows.foreign_files import TableRow, bundle_files, refused, tsv_rows, utf8_text
 from psychocounsel.evaluation.health.figures import MeanFigure, means
 from psychocounsel.evaluation.health.reply import HIGHER, LOWER, NEITHER, Figure
+from psychocounsel.storage.text_hashes import text_id
 
 # Flow of branching questions: each answer determines the next question, and faults are scored by dimension.
 
@@ -218,7 +218,7 @@ def read_vera_rubric(path: Path) -> ConversationRubric:
     if not questions:
         raise refused(path, 1, "has no questions below the header")
     flow = QuestionFlow([_flow_question(path, place, questions) for place in range(len(questions))])
-    return ConversationRubric(path, flow, hashlib.sha256(utf8_text(path).encode()).hexdigest()[:16])
+    return ConversationRubric(path, flow, text_id(utf8_text(path)))
 
 
 def _questions(path: Path) -> list[_Question]:

@@ -35,6 +35,7 @@ from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import written
 from psychocounsel.storage.files import read_mapping, write_atomically, write_json
+from psychocounsel.storage.text_hashes import text_id
 
 # File adjudicate.csv: cases as plain text, in which people fill in their answers.
 
@@ -254,7 +255,7 @@ def read_answers(config: Any, files: EvaluationDir, evidence: Evidence) -> Adjud
     earlier = changed = 0
     for entry in read_mapping(files.adjudication_record).get("answers", []):
         key = entry["case"], entry["adjudicator"]
-        if entry["case"] not in cases or entry["content"] != _content(cases[entry["case"]]):
+        if entry["case"] not in cases or entry["content"] != text_id(plain_text(cases[entry["case"]])):
             earlier += 1
             record.append(entry)
         elif key in now:
@@ -269,12 +270,8 @@ def read_answers(config: Any, files: EvaluationDir, evidence: Evidence) -> Adjud
 
 
 def _entry(row: Answered, cases: Mapping[str, JudgedCase], changes: int) -> dict[str, Any]:
-    about = {"case": row.case, "content": _content(cases[row.case]), "adjudicator": row.adjudicator}
+    about = {"case": row.case, "content": text_id(plain_text(cases[row.case])), "adjudicator": row.adjudicator}
     return {**about, "answers": dict(row.answers), "changes": changes}
-
-
-def _content(case: JudgedCase) -> str:
-    return hashlib.sha256(plain_text(case).encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def _write_file(path: Path, waiting: Mapping[str, JudgedCase], draw: str) -> None:

@@ -29,6 +29,7 @@ from psychocounsel.counsel.rubric_text import PARTS, prompt_text
 from psychocounsel.data.messages import Message
 from psychocounsel.grading.rating import conversation_text, marked
 from psychocounsel.steps.tables import Row
+from psychocounsel.storage.text_hashes import text_id
 
 # The prompt that asks a judge to compare two replies to one speech, and the strict parser of its verdict.
 
@@ -102,7 +103,7 @@ class PairPrompt:
     ) -> tuple[Message, ...]:
         """Return the messages that ask which of two `replies` is better, on the principles in this `order`."""
         texts = [conversation_text(conversation), *replies]
-        mark = hashlib.sha256(json.dumps(texts).encode()).hexdigest()[:8]
+        mark = text_id(json.dumps(texts))[:8]
         parts = [marked(name, mark, text) for name, text in zip(_MARKS, texts, strict=True)]
         request = f"Compare the two replies on the principles in this order: {', '.join(order)}; then overall."
         return (
@@ -217,6 +218,12 @@ class ReplyPair:
     speech: Row
     first: Row
     second: Row
+
+
+def made_reply(setting: str, text: str) -> Row:
+    """Return a reply that no contestant wrote, in the form of a row of replies.parquet."""
+    key = {"setting": setting, "seed": 0, "length_limit": None, "sample": 0}
+    return {**key, "reply": text_id(text), "text": text}
 
 
 def verdict_row(

@@ -29,6 +29,7 @@ from psychocounsel.evaluation.judging.pairs import (
     OTHER_MODEL,
     Judging,
     ReplyPair,
+    made_reply,
     pair_prompt,
     read_verdict,
     without_verdict,
@@ -247,8 +248,7 @@ def _pair(example: Example) -> ReplyPair:
     """Return a pair with the chosen reply as `first`; nothing in the judge's prompt reveals the chosen reply."""
     speech = client_text(example.prompt)
     crisis = read_risk_rules().of(speech, example.risk).crisis
-    key = {"setting": "", "seed": 0, "length_limit": None, "sample": 0, "reply": ""}
-    chosen, rejected = ({**key, "text": reply} for reply in example.replies[:2])
+    chosen, rejected = (made_reply("", reply) for reply in example.replies[:2])
     return ReplyPair(
         {"speech": example.id, "messages": example.prompt, "language": sure_language_of(speech), "crisis": crisis},
         chosen,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +24,7 @@ from psychocounsel.evaluation.safety.questions import (
 from psychocounsel.evaluation.safety.speeches import CrisisSpeech
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.tables import Row, rows_of
+from psychocounsel.storage.text_hashes import text_id
 
 # Rows of safety_answers.parquet: one for each judge and reply, with the answers or the reason for none.
 #
@@ -176,7 +176,7 @@ def _case(row: Row, speech: CrisisSpeech, judge: str, findings: Findings) -> Jud
     return JudgedCase(
         part="safety",
         cluster=speech.speech,
-        case=hashlib.sha256(repr(("safety", *_identity(row))).encode()).hexdigest()[:16],
+        case=text_id(repr(("safety", *_identity(row)))),
         setting=row["setting"],
         judge=judge,
         findings={name: findings[name] for name in CASE_FIGURES},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.flows.questions import HIGH, LOW, NOT_ASKED, FlowQuestion, QuestionFlow, dimension_scores
 from psychocounsel.evaluation.health.reply import HIGHER, LOWER, Figure
 from psychocounsel.grading.rating import marked
+from psychocounsel.storage.text_hashes import seed_of, text_id
 
 # Dimension of each question about a reply, and severity of its faults. docs/safety.md has the table.
 
@@ -218,7 +218,7 @@ class ReplyPrompt:
         )
         flow = reply_flow(rubric)
         request = json.dumps([[question.id, question.answers, dict(question.goto)] for question in flow.questions])
-        return cls(rules, flow, hashlib.sha256((rules + request + _IN_A_SESSION).encode()).hexdigest()[:16])
+        return cls(rules, flow, text_id(rules + request + _IN_A_SESSION))
 
     def ask(self, speech: str, conversation: Sequence[Message], reply: str, seed: int) -> SafetyAsk:
         """Return the call about `reply` to the last speech of `conversation`.
@@ -227,15 +227,14 @@ class ReplyPrompt:
         """
         turns = [turn for turn in conversation if turn["role"] != "system"]
         client = turns[0]["content"] if len(turns) == 1 else "\n\n".join(map(_spoken, turns))
-        mark = hashlib.sha256(json.dumps([client, reply]).encode()).hexdigest()[:8]
+        mark = text_id(json.dumps([client, reply]))[:8]
         parts = [marked("client", mark, client), marked("reply", mark, reply)]
         parts += [_IN_A_SESSION] if len(turns) > 1 else []
         parts += [f"{question.id} ({', '.join(question.answers)}): {question.text}" for question in self.flow.questions]
-        number = hashlib.sha256(f"{seed}\0{speech}\0{reply}".encode("utf-8", "surrogatepass")).digest()[:4]
         return SafetyAsk(
             speech=speech,
             messages=({"role": "system", "content": self.rules}, {"role": "user", "content": "\n\n".join(parts)}),
-            seed=int.from_bytes(number),
+            seed=seed_of(seed, speech, reply),
             part="safety",
             schema=_schema(self.flow),
             client=client,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -16,6 +15,7 @@ from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import Course, StepContext
+from psychocounsel.storage.text_hashes import text_id
 
 _READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "limit", "evaluation.swaps")
 READ_BY_ANSWERS = ("judge", *(f"evaluation.{name}" for name in ("rubric", "retries", "seed")))
@@ -31,7 +31,7 @@ def _texts(config: DictConfig) -> dict[str, Any]:
     from psychocounsel.evaluation.safety.speeches import crisis_speeches, swapped_speeches
 
     texts = [*(speech.text for speech in crisis_speeches()), *(swap.text for swap in swapped_speeches())]
-    return {"texts": hashlib.sha256("\0".join(texts).encode()).hexdigest()[:16]}
+    return {"texts": text_id(*texts)}
 
 
 @dataclass(kw_only=True)

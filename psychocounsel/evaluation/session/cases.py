@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -17,6 +16,7 @@ from psychocounsel.evaluation.session.dialogue import SESSION, session_of, sessi
 from psychocounsel.evaluation.session.findings import JudgedTurn, session_findings
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.tables import Row, by_speech, joined
+from psychocounsel.storage.text_hashes import text_id
 
 # Sessions with the judges' answers about each reply, read from the tables.
 
@@ -83,11 +83,10 @@ def session_cases(files: EvaluationDir, judge: str) -> Iterator[JudgedCase]:
 
 def _case(rows: list[Row], judge: str, findings: dict[str, float | None]) -> JudgedCase:
     first = rows[0]
-    identity = "\0".join(str(first[name]) for name in ("speech", *SESSION))
     return JudgedCase(
         part="session",
         cluster=first["speech"],
-        case=hashlib.sha256(identity.encode()).hexdigest()[:16],
+        case=text_id(*(str(first[name]) for name in ("speech", *SESSION))),
         setting=first["setting"],
         judge=judge,
         findings=findings,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from psychocounsel.evaluation.contestants.replies_step import prompt_version, re
 from psychocounsel.evaluation.contestants.settings import Contestant
 from psychocounsel.evaluation.session.personas import ClientTurn, Persona, SessionExchange
 from psychocounsel.steps.tables import Row
+from psychocounsel.storage.text_hashes import seed_of
 
 # Concurrent sessions: a call needs the answer to the call before; calls of several sessions overlap.
 
@@ -271,5 +271,4 @@ def _counsellor(text: str) -> Message:
 
 def _number(plan: SessionPlan, label: str) -> int:
     """Return a random seed that does not depend on the contestant."""
-    text = "\0".join((str(plan.seed), plan.persona.id, str(plan.sample), label))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
+    return seed_of(plan.seed, plan.persona.id, plan.sample, label)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterable
 from typing import Any
 
 from omegaconf import DictConfig
@@ -18,6 +16,7 @@ from psychocounsel.evaluation.session.transcripts import chosen_transcripts
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.rundir.trained_runs import runs_of
 from psychocounsel.settings.targets import build
+from psychocounsel.storage.text_hashes import text_id
 
 LANGUAGE = "en"  # language of all clients, because the word checks only know English
 
@@ -31,8 +30,11 @@ def made_of(config: DictConfig) -> dict[str, Any]:
         prompt = flow_prompt(config)
         rubric = {} if prompt is None else {"rubric": prompt.rubric.version}
         if config.evaluation.transcripts is not None:
-            return {"transcripts": _hash(transcript.id for transcript in chosen_transcripts(config)), **rubric}
-        return {"clients": _hash(persona.id for persona in build(config, "personas").personas()), **rubric}
+            return {
+                "transcripts": text_id(*sorted(transcript.id for transcript in chosen_transcripts(config))),
+                **rubric,
+            }
+        return {"clients": text_id(*sorted(persona.id for persona in build(config, "personas").personas())), **rubric}
     except UserError:
         return {}
 
@@ -125,7 +127,3 @@ def _check_contestant(contestant: LanguageModel) -> None:
         raise UserError(
             f"model, against: {contestant.name} speaks {contestant.language}, but clients speak {LANGUAGE}; leave this model out"
         )
-
-
-def _hash(ids: Iterable[str]) -> str:
-    return hashlib.sha256("\0".join(sorted(ids)).encode()).hexdigest()[:16]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from abc import abstractmethod
@@ -20,6 +19,7 @@ from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.flows.foreign_files import bundle_files, json_lines, refused, tsv_rows
 from psychocounsel.evaluation.session.personas import ClientTurn, Persona, PersonaSet, SessionExchange
+from psychocounsel.storage.text_hashes import text_id
 
 # `PlayedPersona`: a simulated client. A language model writes its words, following a card that describes the client.
 
@@ -70,8 +70,7 @@ class PlayedPersona(Persona):
         self.name, self.kind = card.name, card.kind
         facts = "\n\n".join(f"{heading}: {text}" for heading, text in card.facts)
         self._prompt = f"{_RULES}\n# The client\n\nName: {card.name}\n\n{facts}\n"
-        content = json.dumps([pattern, asdict(card), self._prompt], sort_keys=True)
-        self.id = hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        self.id = text_id(json.dumps([pattern, asdict(card), self._prompt], sort_keys=True))
 
     def next(self, session: Sequence[SessionExchange], seed: int) -> ClientTurn | Ask | None:
         """Return the card's opening, or the Ask for the next message; None if the client has left.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -17,6 +16,7 @@ from psychocounsel.evaluation.safety.cases import QUESTIONS
 from psychocounsel.evaluation.safety.questions import URGENCY
 from psychocounsel.evaluation.safety.word_checks import check_reply
 from psychocounsel.evaluation.session.personas import ClientTurn, Persona, PersonaSet, SessionExchange
+from psychocounsel.storage.text_hashes import text_id
 
 # Rules for the paths through a script: no cycles, no unreachable states, and a length within limits.
 
@@ -224,8 +224,7 @@ class ScriptedPersona(Persona):
     def __init__(self, pattern: str, script: Script) -> None:
         self.pattern, self.script = pattern, script
         self.name, self.kind = script.name, script.kind
-        content = json.dumps([pattern, asdict(script)], sort_keys=True)
-        self.id = hashlib.sha256(content.encode()).hexdigest()[:16]
+        self.id = text_id(json.dumps([pattern, asdict(script)], sort_keys=True))
 
     def next(self, session: Sequence[SessionExchange], seed: int) -> ClientTurn | None:
         """Return the turn of the state that `check_reply` of the last reply selects; `seed` has no effect."""

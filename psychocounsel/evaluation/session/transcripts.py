@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections import Counter
@@ -20,6 +19,7 @@ from psychocounsel.evaluation.session.dialogue import SCHEMA
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, written
+from psychocounsel.storage.text_hashes import text_id
 
 # Reader of finished conversations: text files in VERA-MH's format, and JSON lines in MindEval's (docs/safety.md#whole-sessions).
 
@@ -149,13 +149,12 @@ def _pairs(file: Path, turns: Iterable[Turn]) -> tuple[tuple[str, str], ...]:
 
 def _profile_name(profile: dict[str, Any]) -> str:
     """Return the member's name with a hash of the profile [4 hexadecimal digits], because members may share a name."""
-    digest = hashlib.sha256(json.dumps(profile, sort_keys=True).encode()).hexdigest()[:4]
+    digest = text_id(json.dumps(profile, sort_keys=True))[:4]
     return f"{profile.get('name', 'member')} {digest}"
 
 
 def _transcript(persona: str, setting: str, place: str, turns: tuple[tuple[str, str], ...]) -> Transcript:
-    content = json.dumps([persona, setting, place, turns]).encode()
-    return Transcript(hashlib.sha256(content).hexdigest()[:16], persona, setting, turns)
+    return Transcript(text_id(json.dumps([persona, setting, place, turns])), persona, setting, turns)
 
 
 # Finished conversations as rows of session_turns.parquet, so that judges can rate them like sessions.
@@ -203,16 +202,12 @@ def write_transcripts(context: StepContext[EvaluationDir]) -> dict[str, Any]:
 def _rows(transcripts: list[Transcript]) -> Iterator[Row]:
     """Yield the rows, ordered by `speech`, a hash of the persona; `sample` numbers a setting's conversations with a persona."""
     samples = Counter[tuple[str, str]]()
-    for transcript in sorted(transcripts, key=lambda one: (_hash(one.persona), one.setting, one.id)):
+    for transcript in sorted(transcripts, key=lambda one: (text_id(one.persona), one.setting, one.id)):
         sample = samples[transcript.persona, transcript.setting]
         samples[transcript.persona, transcript.setting] += 1
         head: Row = dict.fromkeys(SCHEMA.names)
-        head |= {"speech": _hash(transcript.persona), "persona": transcript.persona, "pattern": NAME}
+        head |= {"speech": text_id(transcript.persona), "persona": transcript.persona, "pattern": NAME}
         head |= {"setting": transcript.setting, "contestant": transcript.setting, "seed": 0, "sample": sample}
         for turn, (client, reply) in enumerate(transcript.turns):
-            reply_columns = {"text": reply, "reply": _hash(reply), "outcome": TEXT} if reply else {"outcome": EMPTY}
+            reply_columns = {"text": reply, "reply": text_id(reply), "outcome": TEXT} if reply else {"outcome": EMPTY}
             yield head | {"turn": turn, "client": client, "ends": turn == len(transcript.turns) - 1} | reply_columns
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]

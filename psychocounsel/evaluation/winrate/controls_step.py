@@ -29,7 +29,15 @@ from psychocounsel.data.shared_text import normalised
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants import replies_step
 from psychocounsel.evaluation.judging.controls import CONTROL, DATA, ControlledSpeech, controlled_speeches
-from psychocounsel.evaluation.judging.pairs import SCHEMA, JudgeCall, Judging, ReplyPair, is_judged, read_verdict
+from psychocounsel.evaluation.judging.pairs import (
+    SCHEMA,
+    JudgeCall,
+    Judging,
+    ReplyPair,
+    is_judged,
+    made_reply,
+    read_verdict,
+)
 from psychocounsel.evaluation.part import load_evaluated
 from psychocounsel.evaluation.winrate.verdicts_step import REPLY, judging_of, speech_rows
 from psychocounsel.rundir.paths import EvaluationDir
@@ -101,21 +109,16 @@ def _pairs(context: StepContext[EvaluationDir], replies: Mapping[str, Sequence[R
 
 
 def _of_speech(speech: Row, controlled: ControlledSpeech, replies: Sequence[Row]) -> Iterator[ReplyPair]:
-    anchors = [_made(f"{DATA} {name}", text) for name, text in controlled.anchors.items()]
+    anchors = [made_reply(f"{DATA} {name}", text) for name, text in controlled.anchors.items()]
     for kind, text in controlled.controls.items():
         for anchor in anchors:
-            yield ReplyPair(speech, _made(f"{CONTROL} {kind}", text), anchor)
+            yield ReplyPair(speech, made_reply(f"{CONTROL} {kind}", text), anchor)
     for reply in replies:
         if is_judged(reply):
             for anchor in anchors:
                 yield ReplyPair(
                     speech, reply, anchor | {"length_limit": reply["length_limit"], "sample": reply["sample"]}
                 )
-
-
-def _made(setting: str, text: str) -> Row:
-    reply = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-    return {"setting": setting, "seed": 0, "length_limit": None, "sample": 0, "reply": reply, "text": text}
 
 
 def _controlled(context: StepContext[EvaluationDir]) -> list[ControlledSpeech]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from psychocounsel.metrics.agreement import Agreement, agreement, labels
 from psychocounsel.metrics.win_rates import Verdicts
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.tables import Row, rows_of
+from psychocounsel.storage.text_hashes import text_id
 
 # verdicts.parquet as arrays: one row for each pair of replies and judge, with the verdicts of both orders.
 
@@ -214,16 +214,11 @@ def read_experts(files: Sequence[str]) -> dict[str, dict[PairKey, float]]:
             if row["better"] not in _BETTER:
                 raise UserError(f"evaluation.experts: {where}: better must be a, b or tie")
             prompt = normalised(messages_of(row["prompt"], f"evaluation.experts: {where}"))
-            speech, first, second = speech_id(prompt), reply_id(row["reply_a"]), reply_id(row["reply_b"])
+            speech, first, second = speech_id(prompt), text_id(row["reply_a"].strip()), text_id(row["reply_b"].strip())
             expert_labels = experts.setdefault(str(row.get("expert") or Path(file).stem), {})
             side = _BETTER[row["better"]]
             expert_labels[speech, first, second], expert_labels[speech, second, first] = side, -side
     return experts
-
-
-def reply_id(text: str) -> str:
-    """Return the id of a reply in the tables."""
-    return hashlib.sha256(text.strip().encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
 def beside_win_rate(
