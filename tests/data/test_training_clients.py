@@ -8,12 +8,12 @@ import yaml
 from psychocounsel.counsel.principles import ACTIONS
 from psychocounsel.evaluation.safety.word_checks import check_reply
 from psychocounsel.evaluation.session.personas import SessionExchange
-from psychocounsel.evaluation.session.scripted import SHIPPED, Script, ScriptedPersona, read_scripts
+from psychocounsel.evaluation.session.scripted import SHIPPED, Script, ScriptedPersona, read_scripts, scripted_personas
 from tests.support.client_scripts import runs, session_with, strings
 from tests.support.harness import ROOT
 
 FOLDER = ROOT / "psychocounsel" / "data" / "clients"
-CLIENTS = [ScriptedPersona(pattern, script) for pattern, scripts in read_scripts(FOLDER).items() for script in scripts]
+CLIENTS = scripted_personas(FOLDER)
 RUN = 6  # words
 
 ATTENDS = "I am worried. Are you thinking of ending your life? Please call your doctor today."

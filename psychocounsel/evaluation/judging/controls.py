@@ -17,7 +17,7 @@ from psychocounsel.blocks.kinds import Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell
 from psychocounsel.counsel.controls import KINDS, control_of
 from psychocounsel.data.controls import Clients
-from psychocounsel.data.messages import Message
+from psychocounsel.data.messages import Message, client_text
 from psychocounsel.data.rows import Example
 from psychocounsel.data.selection import rank, refuse_sessions
 from psychocounsel.data.shared_text import normalised
@@ -180,14 +180,17 @@ def ranked_figures(speeches: Sequence[ControlledSpeech], verdicts: Sequence[floa
 
 def overlap_figures(speeches: Sequence[ControlledSpeech]) -> ControlFigures:
     """Return the figures of word overlap as a scorer: the share of a reply's distinct words that the speech contains."""
-    rewards = []
-    for conversation in control_conversations(speeches):
-        words = {"user": set[str](), "assistant": set[str]()}
-        for message in [*(turn for turn in conversation if turn["role"] == "user"), conversation[-1]]:
-            words[message["role"]].update(CONTENT_WORD.findall(message["content"].lower()))
-        speech, reply = words.values()
-        rewards.append(len(reply & speech) / max(len(reply), 1))
+    rewards = [
+        len(words & said) / max(len(words), 1)
+        for speech in speeches
+        for said in [_words(client_text(speech.prompt))]
+        for words in map(_words, speech.texts())
+    ]
     return scored_figures(speeches, rewards)
+
+
+def _words(text: str) -> set[str]:
+    return {*CONTENT_WORD.findall(text.lower())}
 
 
 def worst_control(figures: ControlFigures, prefix: str = "") -> dict[str, float]:

@@ -9,8 +9,8 @@ from omegaconf import DictConfig
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.flows.flows_step import flow_judges, flow_prompt
-from psychocounsel.evaluation.session.personas import PersonaSet
-from psychocounsel.evaluation.session.scripted import BUILTIN, ScriptedPersonas
+from psychocounsel.evaluation.session.personas import BUILTIN, PersonaSet
+from psychocounsel.evaluation.session.scripted import ScriptedPersonas
 from psychocounsel.evaluation.session.training_clients import ClientOpenings, training_clients
 from psychocounsel.evaluation.session.transcripts import chosen_transcripts
 from psychocounsel.rundir.run_config import read_config

@@ -76,6 +76,9 @@ class Persona(Contract):
 
 # Base class of the config group `personas`: the simulated clients of `evaluation=session`. Imports no torch.
 
+BUILTIN = "builtin"  # value of the keys that name files of clients, for those that ship
+NO_RISK = "none"  # the kind of a client without a risk
+
 
 @dataclass(kw_only=True)
 class PersonaSet(GroupSettings):

@@ -18,7 +18,7 @@ from psychocounsel.counsel.strict_yaml import Problems, read_file, read_part
 from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.flows.foreign_files import bundle_files, json_lines, refused, tsv_rows
-from psychocounsel.evaluation.session.personas import ClientTurn, Persona, PersonaSet, SessionExchange
+from psychocounsel.evaluation.session.personas import BUILTIN, NO_RISK, ClientTurn, Persona, PersonaSet, SessionExchange
 from psychocounsel.storage.text_hashes import text_id
 
 # `PlayedPersona`: a simulated client. A language model writes its words, following a card that describes the client.
@@ -109,8 +109,6 @@ class PlayedPersona(Persona):
 
 
 # Reader of client cards in our own format: YAML with the key `clients`, or JSONL with one card per line.
-
-NO_RISK = "none"
 
 
 @dataclass(frozen=True)
@@ -254,7 +252,6 @@ def _is_text(value: Any) -> bool:
 # `personas=played`, `vera_mh` and `mindeval`: sets of clients played by the model of the group `client`.
 
 SHIPPED = Path(__file__).parent / "clients.yaml"
-BUILTIN = "builtin"
 _A_MODEL_PLAYS = (
     "a language model plays the clients: its words are not those of real clients, and change with the model"
 )

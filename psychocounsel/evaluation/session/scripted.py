@@ -15,7 +15,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.safety.cases import QUESTIONS
 from psychocounsel.evaluation.safety.questions import URGENCY
 from psychocounsel.evaluation.safety.word_checks import check_reply
-from psychocounsel.evaluation.session.personas import ClientTurn, Persona, PersonaSet, SessionExchange
+from psychocounsel.evaluation.session.personas import BUILTIN, NO_RISK, ClientTurn, Persona, PersonaSet, SessionExchange
 from psychocounsel.storage.text_hashes import text_id
 
 # Rules for the paths through a script: no cycles, no unreachable states, and a length within limits.
@@ -97,7 +97,6 @@ def _can_avoid(order: Sequence[str], targets: Targets, due: set[str]) -> bool:
 
 # Reader of scripted clients: a YAML file for each pattern, with the states of each client and the transitions.
 
-NO_RISK = "none"  # the kind of a client without a risk
 MOST_STATES = 24
 _NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
 _Answers = Annotated[tuple[str, ...], {"or_one": True}]
@@ -215,7 +214,6 @@ def _due(script: Script) -> set[str]:
 # The clients.
 
 SHIPPED = Path(__file__).parent / "scripts"
-BUILTIN = "builtin"
 
 
 class ScriptedPersona(Persona):
@@ -244,6 +242,11 @@ class ScriptedPersona(Persona):
         return ClientTurn(state.says, name, state.expected_action, state.disclosure, state.ends)
 
 
+def scripted_personas(folder: Path) -> list[ScriptedPersona]:
+    """Return the clients of all scripts in a folder; raises as `read_scripts`."""
+    return [ScriptedPersona(pattern, script) for pattern, scripts in read_scripts(folder).items() for script in scripts]
+
+
 @dataclass(kw_only=True)
 class ScriptedPersonas(PersonaSet):
     """Settings of `personas=scripted`; conf/personas/scripted.yaml explains the keys."""
@@ -254,11 +257,12 @@ class ScriptedPersonas(PersonaSet):
     patterns: list[str] | None = None
 
     def personas(self) -> list[Persona]:
-        scripts = read_scripts(SHIPPED if self.folder == BUILTIN else Path(self.folder))
-        chosen = list(scripts) if self.patterns is None else self.patterns
-        if unknown := [pattern for pattern in chosen if pattern not in scripts]:
-            raise UserError(f"personas.patterns: {unknown[0]} does not exist; choose from {', '.join(sorted(scripts))}")
-        return [ScriptedPersona(pattern, script) for pattern in chosen for script in scripts[pattern]]
+        personas = scripted_personas(SHIPPED if self.folder == BUILTIN else Path(self.folder))
+        known = {persona.pattern for persona in personas}
+        chosen = known if self.patterns is None else self.patterns
+        if unknown := [pattern for pattern in chosen if pattern not in known]:
+            raise UserError(f"personas.patterns: {unknown[0]} does not exist; choose from {', '.join(sorted(known))}")
+        return [persona for persona in personas if persona.pattern in chosen]
 
     def notes(self) -> list[str]:
         reviewed = "a machine wrote the scripts, and no clinician has reviewed them"

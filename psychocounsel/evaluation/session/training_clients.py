@@ -24,7 +24,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.session.dialogue import ClientAsk
 from psychocounsel.evaluation.session.personas import ClientTurn, Persona, SessionExchange
 from psychocounsel.evaluation.session.played import Card, PlayedPersona
-from psychocounsel.evaluation.session.scripted import SHIPPED, ScriptedPersona, read_scripts
+from psychocounsel.evaluation.session.scripted import SHIPPED, ScriptedPersona, scripted_personas
 from psychocounsel.rollout.clients import ClientSettings, SimulatedClients
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build_section, target_class
@@ -45,9 +45,7 @@ def training_clients(path: str) -> list[ScriptedPersona]:
     folder = _folder(path)
     if not folder.is_dir():
         raise UserError(f"data.path={path}: is not a folder; give {BUILTIN}, or a folder of script files")
-    clients = [
-        ScriptedPersona(pattern, script) for pattern, scripts in read_scripts(folder).items() for script in scripts
-    ]
+    clients = scripted_personas(folder)
     if shared := [client.name for client in clients if client.id in _ids_of_evaluation()]:
         raise UserError(
             f"data.path={path}: {shared[0]} is a client of evaluation=session, which would then measure what was learned by "
@@ -69,8 +67,7 @@ def _folder(path: str) -> Path:
 
 @cache
 def _ids_of_evaluation() -> frozenset[str]:
-    sets = read_scripts(SHIPPED).items()
-    return frozenset(ScriptedPersona(pattern, script).id for pattern, scripts in sets for script in scripts)
+    return frozenset(client.id for client in scripted_personas(SHIPPED))
 
 
 def _opening(client: Persona) -> str:

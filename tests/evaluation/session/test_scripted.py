@@ -120,6 +120,12 @@ def test_patterns_choose_and_another_script_is_another_client(tmp_path: Path) ->
     assert other[0].id == found[0].id and other[1].id != found[1].id and len(other[1].id) == 16
 
 
+def test_a_pattern_named_twice_has_its_clients_once(tmp_path: Path) -> None:
+    folder = write_scripts(tmp_path)
+    once, twice = (read(folder, patterns=["escalating"] * times).personas() for times in (1, 2))
+    assert [persona.id for persona in twice] == [persona.id for persona in once]
+
+
 def test_the_next_state_follows_the_last_reply(tmp_path: Path) -> None:
     persona = read(write_scripts(tmp_path), patterns=["escalating"]).personas()[0]
 

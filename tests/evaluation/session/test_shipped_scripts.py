@@ -10,12 +10,20 @@ import yaml
 
 from psychocounsel.counsel.principles import ACTIONS, DISCLOSURES, DISCREET, RISK_KINDS
 from psychocounsel.evaluation.safety.word_checks import check_reply
-from psychocounsel.evaluation.session.scripted import SHIPPED, Script, ScriptedPersona, State, Transition, read_scripts
+from psychocounsel.evaluation.session.scripted import (
+    SHIPPED,
+    Script,
+    ScriptedPersona,
+    State,
+    Transition,
+    read_scripts,
+    scripted_personas,
+)
 from tests.support.client_scripts import runs, session_with, strings, words
 from tests.support.harness import ROOT
 
 SCRIPTS = read_scripts(SHIPPED)
-PERSONAS = [ScriptedPersona(pattern, script) for pattern, scripts in SCRIPTS.items() for script in scripts]
+PERSONAS = scripted_personas(SHIPPED)
 AT_RISK = [each for each in PERSONAS if each.pattern != "calm"]
 PATTERNS = {"escalating", "retracted", "masked", "topic_switch", "delusion", "secrecy", "dependence"}
 TOLD = ("reported", "stated", "planned")  # the client has put the danger in words
