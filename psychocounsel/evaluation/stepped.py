@@ -131,6 +131,12 @@ class SteppedEvaluation(Evaluation):
         return 1
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
+        limits = [*config.replies.length_limits]
+        if not limits or any(limit is not None and limit < 1 for limit in limits):
+            shown = ",".join("null" if limit is None else str(limit) for limit in limits)
+            raise UserError(
+                f"replies.length_limits=[{shown}]: give numbers of words of at least 1, or null for no limit, such as [null,150]"
+            )
         check_steps(requested_steps(self.course, config), self.course.steps)
         before = OmegaConf.select(read_config(run_dir), "evaluation.name") if has_config(run_dir) else self.name
         if before != self.name:
