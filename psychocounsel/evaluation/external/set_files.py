@@ -57,10 +57,13 @@ def set_file(entry: Any, key: str) -> SetFile:
     if unknown := sorted({*entry} - {*known}):
         raise UserError(f"{key}: has no field {unknown[0]}; the fields are {', '.join(known)}")
     values = {name: value for name, value in entry.items() if value is not None}
+    for name in ("name", "split", "revision", "criteria"):
+        if name in values and not isinstance(values[name], str):
+            raise UserError(f'{key}.{name}={values[name]}: must be a text; put it in quotes: "{values[name]}"')
     file = SetFile(**{"name": Path(values["path"]).name.split(".")[0], **values})
     if file.kind not in (None, *KINDS):
         raise UserError(f"{key}.kind={file.kind}: must be {' or '.join(KINDS)}")
-    if file.limit is not None and (not isinstance(file.limit, int) or file.limit < 1):
+    if file.limit is not None and (type(file.limit) is not int or file.limit < 1):
         raise UserError(f"{key}.limit: must be a whole number of at least 1")
     if not isinstance(file.columns, Mapping):
         raise UserError(f"{key}.columns: must be a mapping such as {{question: NAME}}")

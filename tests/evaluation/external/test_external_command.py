@@ -119,6 +119,12 @@ def test_what_cannot_work_is_refused_before_the_start(tmp_path: Path) -> None:
         (f"evaluation.sets=[{tmp_path}/prompts.jsonl]", "a reward model cannot rate by criteria"),
         (f"evaluation.sets=[{file}] evaluation.lm_eval_limit=3", "evaluation.lm_eval is empty"),
         (f"'evaluation.sets=[{{path: {file}, colums: {{}}}}]'", "has no field colums"),
+        (
+            f"'evaluation.sets=[{{path: {file}, name: 2024}}]'",
+            "evaluation.sets[0].name=2024: must be a text; put it in quotes",
+        ),
+        (f"'evaluation.sets=[{{path: {file}, criteria: 3}}]'", "evaluation.sets[0].criteria=3: must be a text"),
+        (f"'evaluation.sets=[{{path: {file}, limit: true}}]'", "evaluation.sets[0].limit: must be a whole number"),
     ]:
         answer = run_here(f"{line} {more}")
         assert answer.code == 2 and said in answer.stderr, (more, answer.stderr)
