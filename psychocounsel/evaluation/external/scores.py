@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from math import comb
 from string import ascii_uppercase
+from typing import TypeVar
 
 import numpy as np
 
-from psychocounsel.asking.language_model import CUT, FILTERED, REFUSED, TEXT
+from psychocounsel.asking.language_model import FILTERED, REFUSED, TEXT
 from psychocounsel.evaluation.external.exams import ExamItem, ExamSet, is_shuffled
 from psychocounsel.evaluation.external.figures import (
     CommonestLetter,
@@ -26,6 +27,8 @@ from psychocounsel.evaluation.external.figures import (
 )
 from psychocounsel.grading.criteria import RubricSet, Values
 from psychocounsel.metrics.intervals import difference_interval, mean_interval
+
+R = TypeVar("R", "ExamAnswer", "RubricRating")
 
 # Figures of exams: accuracy with intervals, baselines, effect of the order of choices, and differences to the base.
 
@@ -69,8 +72,8 @@ def exam_figures(exam: ExamSet, answers: Sequence[ExamAnswer], base: str | None 
     Each item counts once: its score is the mean of its scored answers over orders and seeds. Intervals (95 %) are over
     contexts; an item without a context is one of its own.
     """
-    settings = [*dict.fromkeys(answer.setting for answer in answers)]
-    scores = {name: item_scores(exam, [answer for answer in answers if answer.setting == name]) for name in settings}
+    settings = _by_setting(answers)
+    scores = {name: item_scores(exam, own) for name, own in settings.items()}
     figures: ExamFigures = {
         "kind": "exam",
         "items": len(exam.items),
@@ -78,15 +81,20 @@ def exam_figures(exam: ExamSet, answers: Sequence[ExamAnswer], base: str | None 
         "fixed_order": sum(not is_shuffled(item) for item in exam.items),
         "chance": _chance(exam.items),
         "commonest_letter": _commonest_letter(exam.items),
-        "settings": {
-            name: _exam_setting(exam, [answer for answer in answers if answer.setting == name], scores[name])
-            for name in settings
-        },
+        "settings": {name: _exam_setting(exam, own, scores[name]) for name, own in settings.items()},
     }
     if base in scores:
         others = [name for name in settings if name != base]
         figures["against"] = {name: difference(exam, scores[name], scores[base], base) for name in others}
     return figures
+
+
+def _by_setting(records: Sequence[R]) -> dict[str, list[R]]:
+    """Return the answers or ratings of each setting, in their order."""
+    settings: dict[str, list[R]] = {}
+    for record in records:
+        settings.setdefault(record.setting, []).append(record)
+    return settings
 
 
 def is_right(item: ExamItem, answer: ExamAnswer) -> float:
@@ -290,24 +298,18 @@ def rubric_figures(rubric_set: RubricSet, ratings: Sequence[RubricRating], base:
     An item's score is the mean over its rated replies and judges. Replies without a rating are not scored, but counted by
     outcome. Intervals (95 %) are over items. Scores are also given for each judge.
     """
-    settings = [*dict.fromkeys(rating.setting for rating in ratings)]
+    settings = _by_setting(ratings)
     judges = [*dict.fromkeys(rating.judge for rating in ratings)]
     figures: RubricFigures = {
         "kind": "rubric",
         "items": len(rubric_set.items),
         "repeated": rubric_set.repeated,
         "judges": judges,
-        "settings": {
-            name: _rubric_setting(rubric_set, [rating for rating in ratings if rating.setting == name])
-            for name in settings
-        },
+        "settings": {name: _rubric_setting(rubric_set, own) for name, own in settings.items()},
     }
     if base in settings:
-        theirs = [rating for rating in ratings if rating.setting == base]
         figures["against"] = {
-            name: _difference(rubric_set, [rating for rating in ratings if rating.setting == name], theirs, base)
-            for name in settings
-            if name != base
+            name: _difference(rubric_set, own, settings[base], base) for name, own in settings.items() if name != base
         }
     return figures
 
@@ -388,8 +390,3 @@ def _mean_score(scores: np.ndarray, least: float = 0.0) -> MeanScore:
     ends = mean_interval((known - least) / (1 - least), np.arange(len(known)), shares=True)
     interval = [least + (1 - least) * end for end in ends]
     return {"items": len(known), "score": float(known.mean()), "interval": interval}
-
-
-def is_rateable(outcome: str, text: str) -> bool:
-    """Return True if judges rate the reply: it has a text that a client would read, even if it was cut."""
-    return outcome in (TEXT, CUT) and bool(text.strip())

@@ -19,7 +19,7 @@ from psychocounsel.counsel.traits import read_risk_rules
 from psychocounsel.data.messages import client_text
 from psychocounsel.evaluation.contestants.settings import Contestant
 from psychocounsel.evaluation.external.exams import ExamAsk, ExamSet, exam_asks, read_letters
-from psychocounsel.evaluation.external.scores import UNREADABLE, ExamAnswer, RubricRating, is_rateable
+from psychocounsel.evaluation.external.scores import UNREADABLE, ExamAnswer, RubricRating
 from psychocounsel.evaluation.external.set_files import read_sets
 from psychocounsel.grading.criteria import RubricItem, RubricSet, criteria_ask, read_values
 from psychocounsel.rundir.paths import EvaluationDir
@@ -153,7 +153,7 @@ def _rating_calls(
         for outcome, text in sorted(replies):
             for judge in judges:
                 if (
-                    is_rateable(outcome, text)
+                    _is_rateable(outcome, text)
                     and rules.may_see(judge, item)
                     and (item.item, text, judge.name) not in asked
                 ):
@@ -174,7 +174,7 @@ def _ratings(
                 outcome, text = _reply(item, contestant, rules, sample, answers)
                 for judge in judges:
                     rating = None
-                    if is_rateable(outcome, text):
+                    if _is_rateable(outcome, text):
                         rating = (
                             _WITHHELD if not rules.may_see(judge, item) else _rating(item, text, judge, rules, answers)
                         )
@@ -193,6 +193,11 @@ def _ratings(
 
 
 _WITHHELD = Outcome[Any](WITHHELD, None, Answer(WITHHELD), 0)
+
+
+def _is_rateable(outcome: str, text: str) -> bool:
+    """Return True if judges rate the reply: it has a text that a client would read, even if it was cut."""
+    return outcome in (TEXT, CUT) and bool(text.strip())
 
 
 def _rating(item: RubricItem, text: str, judge: LanguageModel, rules: SetRules, answers: Answers) -> Outcome[Any]:
