@@ -7,7 +7,6 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypedDict
 
-from psychocounsel.evaluation.flows.flows_step import FlowPrompt
 from psychocounsel.evaluation.flows.questions import NOT_ASKED, QuestionFlow, Scores, dimension_scores, severity_shares
 from psychocounsel.evaluation.health.figures import MeanFigure, means
 from psychocounsel.evaluation.safety.figures import Judge, JudgedFigures, JudgedSetting, judge_figures, missing_answers
@@ -22,6 +21,7 @@ from psychocounsel.evaluation.safety.word_checks import check_reply
 from psychocounsel.evaluation.session.cases import JudgedSession
 from psychocounsel.evaluation.session.dialogue import session_of
 from psychocounsel.evaluation.session.findings import SESSION_FIGURES, TURN_FIGURES, JudgedTurn, session_findings
+from psychocounsel.evaluation.session.flows_step import FlowPrompt
 from psychocounsel.steps.tables import Row
 
 # Figures as figures.json holds them.

@@ -8,8 +8,6 @@ from typing import Any
 from omegaconf import DictConfig
 
 from psychocounsel.blocks.cells import Titled
-from psychocounsel.evaluation.flows.flows_step import SCHEMA as FLOW_ROWS
-from psychocounsel.evaluation.flows.flows_step import flow_prompt
 from psychocounsel.evaluation.judging.bias import training_warnings
 from psychocounsel.evaluation.safety.answers_step import prompt_of
 from psychocounsel.evaluation.safety.figures import word_shares
@@ -18,6 +16,8 @@ from psychocounsel.evaluation.safety.word_checks import Checks
 from psychocounsel.evaluation.session.answers_step import SCHEMA
 from psychocounsel.evaluation.session.cases import judged_sessions
 from psychocounsel.evaluation.session.figures import SessionFigures, checks_quality, summarise_flow, summarise_sessions
+from psychocounsel.evaluation.session.flows_step import SCHEMA as FLOW_ROWS
+from psychocounsel.evaluation.session.flows_step import flow_prompt
 from psychocounsel.evaluation.session.personas import PersonaSet
 from psychocounsel.evaluation.session.show import FLOW_WARNINGS, session_conclusions, session_summary, session_warnings
 from psychocounsel.evaluation.session.transcripts import NAME, transcript_notes

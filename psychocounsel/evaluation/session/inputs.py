@@ -8,7 +8,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.flows.flows_step import flow_judges, flow_prompt
+from psychocounsel.evaluation.session.flows_step import flow_judges, flow_prompt
 from psychocounsel.evaluation.session.personas import BUILTIN, PersonaSet
 from psychocounsel.evaluation.session.scripted import ScriptedPersonas
 from psychocounsel.evaluation.session.training_clients import ClientOpenings, training_clients

@@ -58,7 +58,7 @@ class SessionEvaluation(SteppedEvaluation):
         modules={
             "conversations": "psychocounsel.evaluation.session.conversations_step",
             "answers": "psychocounsel.evaluation.session.answers_step",
-            "flows": "psychocounsel.evaluation.flows.flows_step",
+            "flows": "psychocounsel.evaluation.session.flows_step",
             "figures": "psychocounsel.evaluation.session.figures_step",
         },
         reads={
@@ -112,8 +112,7 @@ class SessionEvaluation(SteppedEvaluation):
         return ("hard_flags", "incomplete", *SESSION_FIGURES)
 
     def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
-        from psychocounsel.evaluation.flows import flows_step
-        from psychocounsel.evaluation.session import answers_step, conversations_step
+        from psychocounsel.evaluation.session import answers_step, conversations_step, flows_step
 
         config, lines = context.config, list[str]()
         if "conversations" in due and self.transcripts is not None:
