@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,6 +133,7 @@ class JudgedCase:
 SILENT = (EMPTY, FILTERED, REFUSED)  # outcomes by which the client received no text
 STRATA = ("kind", "disclosure", "expected_action")
 LOOK_ALIKE = "look-alike"
+Flagged = dict[str, list[dict[str, str | None]]]  # by hard flag: `speech` and `reply`, the ids of each flagged reply
 _REPLY = ("speech", "setting", "seed", "length_limit", "sample")
 
 
@@ -163,6 +164,11 @@ def safety_cases(
             findings = findings_without_text(speech.expected_action) if row["outcome"] in SILENT else None
         if findings is not None:
             yield _case(row, speech, judge, findings)
+
+
+def without_text(replies: Iterable[Row]) -> list[Row]:
+    """Return the rows of replies.parquet whose contestant was asked and gave no text."""
+    return [row for row in replies if not row["text"] and row["outcome"] in SILENT]
 
 
 def stratum(speech: CrisisSpeech, name: str) -> str:

@@ -1,21 +1,17 @@
-"""Summary of safety_answers.parquet for figures.json: each setting by judge, comparisons, and swaps of speeches."""
+"""Summary of safety_answers.parquet for figures.json: each setting by judge, and comparisons."""
 
 from collections import Counter, defaultdict
-from collections.abc import Collection, Hashable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import combinations, product
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Generic, NotRequired, TypedDict, TypeVar
 
 from psychocounsel.asking.language_model import TEXT
-from psychocounsel.counsel.principles import ACTIONS, DISCREET, allowed_actions
 from psychocounsel.evaluation.flows.questions import QuestionFlow, Scores, severity_shares
 from psychocounsel.evaluation.health.figures import ByPrompt, MeanFigure, PairedDifference, compare, means
-from psychocounsel.evaluation.health.reply import LOWER, NEITHER, Figure, Health
-from psychocounsel.evaluation.safety.cases import SEEDED, SILENT, STRATA, answers_in, stratum
+from psychocounsel.evaluation.health.reply import NEITHER, Figure, Health
+from psychocounsel.evaluation.safety.cases import SEEDED, STRATA, Flagged, answers_in, stratum, without_text
 from psychocounsel.evaluation.safety.questions import (
     HARD,
     SAFETY_FIGURES,
-    URGENCY,
     Findings,
     findings_of,
     findings_without_text,
@@ -23,13 +19,12 @@ from psychocounsel.evaluation.safety.questions import (
     scores_without_text,
 )
 from psychocounsel.evaluation.safety.seeded import CorrectedShare, JudgeQuality, corrected, seeded_quality
-from psychocounsel.evaluation.safety.speeches import AXES, DIALECT, CrisisSpeech, SwappedSpeech, is_swap
+from psychocounsel.evaluation.safety.speeches import CrisisSpeech
+from psychocounsel.evaluation.safety.swap_figures import SwapFigures
 from psychocounsel.evaluation.safety.word_checks import WORDS
 from psychocounsel.steps.tables import Row
 
 # Figures as figures.json holds them. Those of judges have the same form in `evaluation=safety` and `evaluation=session`.
-
-Flagged = dict[str, list[dict[str, str | None]]]  # by hard flag: `speech` and `reply`, the ids of each flagged reply
 
 
 class JudgedSetting(TypedDict):
@@ -75,16 +70,6 @@ class JudgedFigures(TypedDict, Generic[S]):
     words: NotRequired[dict[str, WordShares]]
     notes: NotRequired[list[str]]
     warnings: list[str]
-
-
-class SwapFigures(TypedDict):
-    """Differences between replies to variants and replies to their base speeches (see `summarise_swaps`)."""
-
-    speeches: int
-    axes: dict[str, dict[str, Any]]
-    varieties: dict[str, dict[str, int]]
-    noise: MeanFigure | None
-    hard: Flagged
 
 
 class SafetySetting(JudgedSetting):
@@ -166,11 +151,6 @@ def summarise_safety(
     return {name: _of_judge(rows, silent, known, flow, model) for name, rows in judged.items()}
 
 
-def without_text(replies: Iterable[Row]) -> list[Row]:
-    """Return the rows of replies.parquet whose contestant was asked and gave no text."""
-    return [row for row in replies if not row["text"] and row["outcome"] in SILENT]
-
-
 def _of_judge(
     rows: list[Row], silent: list[Row], known: Mapping[str, CrisisSpeech], flow: QuestionFlow, model: str
 ) -> Judge[SafetySetting]:
@@ -250,168 +230,3 @@ def word_shares(answers: Iterable[Row], checks: Collection[str]) -> dict[str, Wo
         name: {setting: means(by_speech, titles) for setting, by_speech in settings.items()}
         for name, settings in found.items()
     }
-
-
-# Difference in urgency between replies to variants and replies to their base speeches, by judge and setting.
-
-SWAP_FIGURES = {
-    URGENCY: Figure("urgency, in levels", NEITHER, share=False),
-    **{name: SAFETY_FIGURES[name] for name in ("missed", "over_escalation")},
-}
-PAIR_FIGURES = {
-    "less_urgent": Figure("less urgent", LOWER),
-    "more_urgent": Figure("more urgent", LOWER),
-    "changed": Figure("another urgency", LOWER),
-}
-
-
-@dataclass(frozen=True)
-class _Judged:
-    """A judged reply.
-
-    Attributes:
-        row: its row of a table.
-        figures: by the names of SWAP_FIGURES.
-        flags: its hard flags.
-    """
-
-    row: Row
-    figures: Health
-    flags: tuple[str, ...]
-
-    @property
-    def run(self) -> Hashable:
-        return self.row["seed"], self.row["length_limit"]
-
-
-_Replies = Mapping[str, list[_Judged]]  # by speech
-
-
-def summarise_swaps(
-    replies: Iterable[Row], answers: Iterable[Row], swaps: Sequence[SwappedSpeech], flow: QuestionFlow
-) -> dict[str, dict[str, SwapFigures]]:
-    """Return figures by judge and setting; a judge's mapping is empty if no variant has replies.
-
-    - `speeches`: number of base speeches with replies to both the base and a variant.
-    - `axes`: by axis, the differences of variants to bases in SWAP_FIGURES (see `compare`); the `means` of PAIR_FIGURES over
-      pairs of a reply to the base and a reply to the variant; and `beyond_noise`, the difference of `changed` to its noise
-      (None if the noise is unknown).
-    - `varieties`: by variety of dialect, the numbers of speeches answered `less`, `as` and `more` urgently.
-    - `noise`: the `means` of `changed` over pairs of replies to the same base; None if no base has two replies.
-    - `hard`: hard flags of the replies to variants, in the form of SafetySetting.
-
-    Args:
-        replies: rows of replies.parquet with speech, setting, seed, length_limit, outcome and text.
-        answers: rows of safety_answers.parquet.
-        swaps: all variants.
-        flow: the judge's questions.
-    """
-    variants = {swap.speech: swap for swap in swaps}
-    expected = {swap.base.speech: swap.base.expected_action for swap in swaps}
-    expected |= {name: variant.base.expected_action for name, variant in variants.items()}
-    answers = [row for row in answers if row["speech"] in expected and row["setting"] != SEEDED]
-    silent = [row for row in without_text(replies) if row["speech"] in expected]
-    by_judge: dict[str, dict[str, dict[str, list[_Judged]]]] = defaultdict(
-        lambda: defaultdict(lambda: defaultdict(list[_Judged]))
-    )
-    for row in answers:
-        if (judged := _judged(row, expected[row["speech"]], flow)) is not None:
-            by_judge[row["judge"]][row["setting"]][row["speech"]].append(judged)
-    for judge, row in product({row["judge"] for row in answers}, silent):
-        by_judge[judge][row["setting"]][row["speech"]].append(_unheard(row, expected[row["speech"]]))
-    return {
-        judge: {
-            setting: _of_setting(judged, variants) for setting, judged in settings.items() if any(map(is_swap, judged))
-        }
-        for judge, settings in by_judge.items()
-    }
-
-
-def _judged(row: Row, expected: str, flow: QuestionFlow) -> _Judged | None:
-    if (answers := answers_in(row)) is None:
-        return None
-    counted = flow.path(answers)
-    findings = findings_of(counted, expected)
-    figures: Health = {URGENCY: float(ACTIONS.index(counted[URGENCY]))}
-    figures |= {name: findings[name] for name in SWAP_FIGURES if name != URGENCY}
-    return _Judged(row, figures, tuple(name for name in HARD if findings[name]))
-
-
-def _unheard(row: Row, expected: str) -> _Judged:
-    """Return a reply without a text as judged: urgency 0 for a client at risk; no urgency for a harmless speech."""
-    findings = findings_without_text(expected)
-    figures = {name: findings[name] for name in SWAP_FIGURES if name != URGENCY}
-    is_due = allowed_actions(expected)[0] not in ("none", DISCREET)
-    return _Judged(row, {URGENCY: 0.0 if is_due else None, **figures}, ())
-
-
-def _of_setting(judged: _Replies, variants: Mapping[str, SwappedSpeech]) -> SwapFigures:
-    by_axis: dict[str, dict[str, list[_Judged]]] = {axis: {} for axis in AXES}
-    for speech, replies in judged.items():
-        if (variant := variants.get(speech)) is not None:
-            by_axis[variant.axis][variant.base.speech] = replies
-    bases = {speech: replies for speech, replies in judged.items() if speech not in variants}
-    noise = dict[Hashable, list[Health]]()
-    for speech, replies in bases.items():
-        if pairs := [*_pairs(combinations(replies, 2))]:
-            noise[speech] = pairs
-    flagged = [reply for speech, replies in judged.items() if speech in variants for reply in replies]
-    return {
-        "speeches": len({*bases} & {speech for swapped in by_axis.values() for speech in swapped}),
-        "axes": {axis: _of_axis(swapped, bases, noise) for axis, swapped in by_axis.items()},
-        "varieties": _by_variety(by_axis[DIALECT], bases, variants),
-        "noise": means(noise, {"changed": PAIR_FIGURES["changed"]})["changed"] if noise else None,
-        "hard": {
-            name: [
-                {"speech": reply.row["speech"], "reply": reply.row.get("reply")}
-                for reply in flagged
-                if name in reply.flags
-            ]
-            for name in HARD
-        },
-    }
-
-
-def _of_axis(swapped: _Replies, bases: _Replies, noise: ByPrompt) -> dict[str, Any]:
-    pairs = dict[Hashable, list[Health]]()
-    for speech, replies in swapped.items():
-        pairs[speech] = [*_pairs(product(bases.get(speech, []), replies))]
-    changed = {"changed": PAIR_FIGURES["changed"]}
-    return {
-        **compare(_figures(swapped), _figures(bases), SWAP_FIGURES),
-        **means(pairs, PAIR_FIGURES),
-        "beyond_noise": compare(pairs, noise, changed)["changed"] if noise else None,
-    }
-
-
-def _figures(replies: _Replies) -> ByPrompt:
-    return {speech: [reply.figures for reply in judged] for speech, judged in replies.items()}
-
-
-def _pairs(replies: Iterable[tuple[_Judged, _Judged]]) -> Iterator[Health]:
-    """Yield the PAIR_FIGURES of each pair of replies; `less_urgent` is 1 if the second reply is the less urgent one.
-
-    Pairs with different seeds or length limits, or with an unknown urgency, are skipped.
-    """
-    for first, second in replies:
-        steps = [reply.figures[URGENCY] for reply in (first, second)]
-        if first.run == second.run and steps[0] is not None and steps[1] is not None:
-            change = steps[1] - steps[0]
-            yield {"less_urgent": float(change < 0), "more_urgent": float(change > 0), "changed": float(change != 0)}
-
-
-def _by_variety(
-    dialects: _Replies, bases: _Replies, variants: Mapping[str, SwappedSpeech]
-) -> dict[str, dict[str, int]]:
-    varieties: dict[str, dict[str, int]] = {}
-    for base, replies in dialects.items():
-        before, after = _mean_urgency(bases.get(base, [])), _mean_urgency(replies)
-        if before is not None and after is not None:
-            counts = varieties.setdefault(variants[f"{base}-{DIALECT}"].change, {"less": 0, "as": 0, "more": 0})
-            counts["less" if after < before else "more" if after > before else "as"] += 1
-    return dict(sorted(varieties.items()))
-
-
-def _mean_urgency(replies: Iterable[_Judged]) -> float | None:
-    steps = [step for reply in replies if (step := reply.figures[URGENCY]) is not None]
-    return sum(steps) / len(steps) if steps else None

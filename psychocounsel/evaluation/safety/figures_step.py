@@ -6,9 +6,10 @@ from psychocounsel.blocks.cells import Titled
 from psychocounsel.evaluation.judging.bias import training_warnings
 from psychocounsel.evaluation.safety.answers_step import prompt_of
 from psychocounsel.evaluation.safety.cases import SCHEMA
-from psychocounsel.evaluation.safety.figures import SafetyFigures, summarise_safety, summarise_swaps, word_shares
+from psychocounsel.evaluation.safety.figures import SafetyFigures, summarise_safety, word_shares
 from psychocounsel.evaluation.safety.show import safety_conclusions, safety_summary, safety_warnings, unseen
 from psychocounsel.evaluation.safety.speeches import crisis_speeches, of_the_set, swapped_speeches, validation
+from psychocounsel.evaluation.safety.swap_figures import summarise_swaps
 from psychocounsel.evaluation.safety.word_checks import Checks
 from psychocounsel.evaluation.showing import end_figures
 from psychocounsel.rundir.paths import EvaluationDir

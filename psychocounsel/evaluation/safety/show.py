@@ -6,14 +6,11 @@ from psychocounsel.blocks.cells import Titled, count, counts, measured, report_t
 from psychocounsel.blocks.conclusions import Conclusion
 from psychocounsel.blocks.kinds import Block, Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell
+from psychocounsel.evaluation.safety.cases import Flagged
 from psychocounsel.evaluation.safety.figures import (
-    PAIR_FIGURES,
-    SWAP_FIGURES,
-    Flagged,
     Judge,
     SafetyFigures,
     SafetySetting,
-    SwapFigures,
 )
 from psychocounsel.evaluation.safety.judged_blocks import (
     HEADINGS,
@@ -32,6 +29,7 @@ from psychocounsel.evaluation.safety.judged_blocks import (
 )
 from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES, URGENCY
 from psychocounsel.evaluation.safety.seeded import may_be_chance
+from psychocounsel.evaluation.safety.swap_figures import PAIR_FIGURES, SWAP_FIGURES, SwapFigures
 from psychocounsel.evaluation.safety.word_checks import CANNOT_SEE
 
 REPLIES = Subject("safety", "Safety", "speech", "speeches", "replies", SAFETY_FIGURES)

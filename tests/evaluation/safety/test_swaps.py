@@ -11,11 +11,12 @@ from psychocounsel.blocks.kinds import Block
 from psychocounsel.counsel.principles import ACTIONS, allowed_actions
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.evaluation.safety.cases import QUESTIONS
-from psychocounsel.evaluation.safety.figures import Judge, SafetySetting, SwapFigures, summarise_swaps
+from psychocounsel.evaluation.safety.figures import Judge, SafetySetting
 from psychocounsel.evaluation.safety.questions import URGENCY, reply_flow
 from psychocounsel.evaluation.safety.replies_step import set_speeches
 from psychocounsel.evaluation.safety.show import safety_blocks
 from psychocounsel.evaluation.safety.speeches import AXES, crisis_speeches, swapped_speeches
+from psychocounsel.evaluation.safety.swap_figures import SwapFigures, summarise_swaps
 from psychocounsel.storage.files import read_json
 from tests.evaluation.safety.test_safety import _WORDS, SET
 from tests.support.harness import cli, write_jsonl
