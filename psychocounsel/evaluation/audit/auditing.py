@@ -38,7 +38,6 @@ from psychocounsel.evaluation.audit.pairs import (
 )
 from psychocounsel.evaluation.audit.reading import (
     Score,
-    beyond_overlap,
     other_prompts,
     overlap_margins,
     principle_reading,
@@ -209,10 +208,8 @@ def _of_reading(
     own = margins[judge]["own"]
     kept = np.flatnonzero(~np.isnan(own))
     flipped = flipped_figures([examples[row] for row in kept], own[kept])
-    beyond = {}
-    if judge != "overlap":
-        beyond["beyond_overlap"] = beyond_overlap(margins[judge], margins["overlap"], pairs.component)
-    return {**reading_figures(margins[judge], pairs.component), "flipped": flipped, **beyond}
+    overlap = None if judge == "overlap" else margins["overlap"]
+    return {**reading_figures(margins[judge], pairs.component, overlap), "flipped": flipped}
 
 
 def load_pairs(config: DictConfig, say: Say) -> list[Example]:

@@ -22,13 +22,16 @@ Score = Callable[[list[list[Message]]], Array]
 REMOVED: list[Message] = [{"role": "user", "content": "Hello."}]  # replaces a removed speech
 
 
-def reading_figures(margins: dict[str, Array], component: Array) -> dict[str, Any]:
+def reading_figures(
+    margins: dict[str, Array], component: Array, overlap: dict[str, Array] | None = None
+) -> dict[str, Any]:
     """Return the accuracy under each condition, and the gain of the client's `own` speech over each other condition.
 
     `margins`: float[n] of each condition, `own` first. `gains` holds, for each other condition, the mean paired difference
     (a pair's win with its own speech less its win in that condition) and its 95 % interval by components;
     `gains["swapped"]` measures how much the scorer reads. `left_out` is the number of pairs that have no margin in some
-    condition; they are excluded from all conditions.
+    condition; they are excluded from all conditions. With the margins of `overlap_margins`, `beyond_overlap` holds the
+    result of that function.
 
     Raises:
         UserError: if no pair has margins in all conditions.
@@ -38,6 +41,7 @@ def reading_figures(margins: dict[str, Array], component: Array) -> dict[str, An
         raise UserError(
             "every pair is too long for the reward model with its own or another client's speech: raise reward.max_length"
         )
+    beyond = {} if overlap is None else {"beyond_overlap": beyond_overlap(margins, overlap, component)}
     margins, component = {name: values[kept] for name, values in margins.items()}, component[kept]
     columns = np.column_stack(list(margins.values()))
     won = wins(columns)
@@ -49,6 +53,7 @@ def reading_figures(margins: dict[str, Array], component: Array) -> dict[str, An
             for name, (mean, low, high) in zip(list(margins)[1:], gains, strict=True)
         },
         "left_out": int((~kept).sum()),
+        **beyond,
     }
 
 
@@ -129,8 +134,8 @@ def principle_reading(
     """Return by principle how much its score reads the speech, and how it depends on the length of the reply.
 
     `pairs`: the number of pairs that differ in the rating of the principle; the better-rated reply is their chosen one. If
-    the data have no ratings, all pairs count, with their own chosen reply. On these pairs: `reading_figures` and
-    `beyond_overlap`, unless every pair is too long. `length`: the correlation of the difference in score with the
+    the data have no ratings, all pairs count, with their own chosen reply. On these pairs: `reading_figures`
+    with `beyond_overlap`, unless every pair is too long. `length`: the correlation of the difference in score with the
     difference in characters over all pairs, each in both orders, with `low` and `high`; `raters_length`: that of the
     ratings, over the rated pairs. None: one of them does not vary.
 
@@ -158,8 +163,7 @@ def principle_reading(
                 {condition: side[rows] * values[rows] for condition, values in table.items()}
                 for table in ({condition: values[:, column] for condition, values in margins.items()}, overlap)
             )
-            of_principle |= reading_figures(of_head, component[rows])
-            of_principle["beyond_overlap"] = beyond_overlap(of_head, of_words, component[rows])
+            of_principle |= reading_figures(of_head, component[rows], of_words)
         figures[name] = of_principle
     return figures
 

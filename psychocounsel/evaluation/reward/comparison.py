@@ -12,7 +12,6 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.blind import blind_baselines
 from psychocounsel.evaluation.audit.pairs import LEAST_COMPONENTS, Pairs, pair_ratings, pairs_from
 from psychocounsel.evaluation.audit.reading import (
-    beyond_overlap,
     other_prompts,
     overlap_margins,
     principle_reading,
@@ -179,9 +178,7 @@ def reading_of(ground: Ground, margins: dict[str, np.ndarray]) -> Figures | None
     """
     if np.isnan(np.column_stack(list(margins.values()))).any(1).all():
         return None
-    component = ground.pairs.component
-    beyond = beyond_overlap(margins, overlap_margins(ground.pairs, ground.other), component)
-    return {**reading_figures(margins, component), "beyond_overlap": beyond}
+    return reading_figures(margins, ground.pairs.component, overlap_margins(ground.pairs, ground.other))
 
 
 def principle_reading_of(ground: Ground, examples: Sequence[Example], margins: Mapping[str, np.ndarray]) -> Figures:
