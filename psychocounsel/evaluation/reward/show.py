@@ -24,7 +24,7 @@ from psychocounsel.blocks.tables import Cell
 from psychocounsel.evaluation.audit.blind import TITLES
 from psychocounsel.evaluation.audit.show import GAIN_NOTE, principle_rows, principle_table, reading_rows, uses_speech
 from psychocounsel.evaluation.counterfactuals.show import counterfactual_blocks
-from psychocounsel.evaluation.judging.controls import control_blocks
+from psychocounsel.evaluation.judging.controls import MOST_WON, control_blocks, fooled_by, fooled_line
 from psychocounsel.evaluation.judging.pairs import EQUAL
 from psychocounsel.evaluation.reward.figures import FEW
 from psychocounsel.evaluation.reward.principles import principle_blocks
@@ -85,8 +85,8 @@ def reward_conclusions(figures: RewardFigures) -> list[Conclusion]:
     summary = figures.summary
     metrics = summary["metrics"]
     rate = {"value": metrics["accuracy"], "low": metrics.get("accuracy_low"), "high": metrics.get("accuracy_high")}
-    mine = {**summary, "reading": _of_model(summary, "reading", figures.model)}
-    first, *others = _conclusions(mine) if "baselines" in summary else [("", "")]
+    own = {name: reading for name, reading in summary.get("reading", {}).items() if name == figures.model}
+    first, *others = _conclusions({**summary, "reading": own}) if "baselines" in summary else [("", "")]
     cautions = [f"{text[:1].upper()}{text[1:]}" for text, tone in others if tone in ("warning", "bad")]
     cautions += [*_fooled(figures), *_by_length(summary)]
     return [ranking_conclusion(figures.model, rate, metrics["pairs"], cautions, first[0])]
@@ -107,17 +107,11 @@ def ranking_conclusion(
     return Conclusion(word, text, tone, cautions, missing, bar_of(f"{model}: pairs ranked rightly", rate))
 
 
-def _of_model(summary: Figures, key: str, model: str) -> Figures:
-    """Return the part of `summary[key]` that concerns the evaluated model, and not one that it is compared with."""
-    return {name: figures for name, figures in summary.get(key, {}).items() if name == model}
-
-
 def _fooled(figures: RewardFigures) -> Iterator[str]:
-    """Yield which nonsense the reward model prefers to good replies."""
-    controls = _of_model(figures.summary, "controls", figures.model)
-    for paragraph in control_blocks([Titled("", controls)], "reward-controls"):
-        if isinstance(paragraph, Paragraph) and paragraph.tone in ("warning", "bad"):
-            yield paragraph.text
+    """Yield which nonsense the evaluated reward model prefers to good replies."""
+    shares = figures.summary.get("controls", {}).get(figures.model, {})
+    if kinds := fooled_by(shares, MOST_WON):
+        yield f"{fooled_line(figures.model, kinds)}."
 
 
 def _by_length(summary: Figures) -> Iterator[str]:
