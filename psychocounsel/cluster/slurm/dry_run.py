@@ -37,6 +37,8 @@ def describe(jobs: Sequence[Job]) -> str:
         for job in jobs:
             job.skip = "finished" if job.finished else job.skip
         new = [job for job in jobs if not job.skip]
+        for job in new:
+            submitting.refuse_missing(job.after)
         todo = arrays(new, len(new) + 1)
     place = home(jobs)
     if jobs[0].config.dry_run == "script":

@@ -126,13 +126,14 @@ def describe(job: Job) -> str:
     Raises:
         UserError: if submitting would fail.
     """
-    lines = []
+    lines, given = [], list(job.after)
     shared, shards = job.command.shared_steps(job.config), f"in {job.config.shards} shards"
     first = " and ".join(shared.first)
     names = (f"cleaning of {first}, {shards}", first, f"{shared.answers}, {shards}", f"tables, {shared.results}")
     for name, jobs in zip(names, stages(job), strict=True):
         for member in jobs:
-            member.after = []  # a dry run submits none of the jobs to wait for
+            # A dry run submits none of the parts that others wait for.
+            member.after = [parent for parent in member.after if parent in given]
         mark = "#" if job.config.dry_run == "script" else "--"
         lines += [f"{mark} {name}", dry_run.describe(jobs)] if jobs else []
     return "\n".join(lines)

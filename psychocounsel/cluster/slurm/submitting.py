@@ -51,16 +51,22 @@ def dependency(parents: Sequence[str], tasks: Sequence[Sequence[int]], crosses: 
     Raises:
         UserError: if a parent is not a run or sweep, was never submitted, or has ended unfinished.
     """
+    refuse_missing(parents)
     dependencies, alone = list[str](), dict[Path, list[Path]]()
     for parent in map(Path, parents):
         if is_sweep(parent):
             dependencies.append(_after_sweep(parent, [] if crosses else tasks))
-        elif is_run(parent):
-            alone.setdefault(home_of(parent), []).append(parent)
         else:
-            raise UserError(f"after={parent}: is neither a run nor a sweep (submit it first)")
+            alone.setdefault(home_of(parent), []).append(parent)
     dependencies += [_after_runs(place, runs) for place, runs in alone.items()]
     return ",".join(filter(None, dependencies))
+
+
+def refuse_missing(parents: Sequence[str]) -> None:
+    """Refuse a folder in `after` that is neither a run nor a sweep; SLURM is not asked."""
+    for parent in map(Path, parents):
+        if not (is_sweep(parent) or is_run(parent)):
+            raise UserError(f"after={parent}: is neither a run nor a sweep (submit it first)")
 
 
 def _after_sweep(sweep: Path, tasks: Sequence[Sequence[int]]) -> str:

@@ -601,10 +601,15 @@ def test_a_dry_run_goes_on_without_an_answer_and_says_what_was_not_checked(tmp_p
         words = f"{name}: fatal: Could not establish a configuration source"
         (tmp_path / name).write_text(f'#!/bin/sh\necho "{words}" >&2\nexit 1\n')
         (tmp_path / name).chmod(0o755)
-    given = ["algo=dpo", "seed=1,2", "cluster=slurm_cpu", "dry_run=true", f"sweep_dir={tmp_path}/sweep"]
-    said = cli("train", "-m", *given, cwd=tmp_path, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}").stdout
+    path, slurm = f"{tmp_path}{os.pathsep}{os.environ['PATH']}", ["cluster=slurm_cpu", "dry_run=true"]
+    given = ["algo=dpo", "seed=1,2", f"sweep_dir={tmp_path}/sweep"]
+    said = cli("train", "-m", *given, *slurm, cwd=tmp_path, PATH=path).stdout
     assert "not checked: limits of the partition, and runs that wait in the queue (" in said
     assert "at most " in said and "would be" in said and said.count(" new ") == 2
+    shared = ["evaluate", "evaluation=health", "model.path=builtin:tiny_dpo", "shards=2"]
+    for command in (["train"], shared):
+        refused = cli(*command, *slurm, f"after=[{tmp_path}/never]", cwd=tmp_path, check_code=2, PATH=path)
+        assert f"after={tmp_path}/never: is neither a run nor a sweep" in refused.stderr
 
 
 def test_submission_needs_slurm_and_leaves_nothing_without(tmp_path: Path) -> None:
