@@ -32,6 +32,12 @@ class QueueState:
     ending: str = ""  # end of the run in a word or two: cancelled, timed out, completed
     was_ended: bool = False  # True if the cluster ended the job, so that the run could not record the reason
     log: Path | None = None  # output of the job outside the run's own processes
+    jobs: Sequence[str] = ()  # numbers of all jobs of the run's newest submission
+
+    @property
+    def job(self) -> str:
+        """Number of the job, without an array's index."""
+        return self.task.partition("_")[0]
 
     @property
     def is_live(self) -> bool:

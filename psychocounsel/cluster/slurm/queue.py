@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -306,14 +306,14 @@ class QueuedRun:
         """State in the terms shared by all clusters."""
         task = self.task
         name = self.record.task_name(self.index) if task is None else task.name
-        log = self.record.files.job_log(name)
+        known = QueueState(name, "forgotten", log=self.record.files.job_log(name), jobs=self.record.jobs)
         if task is None:
-            return QueueState(name, "forgotten", log=log)
+            return known
         if task.is_live:
             phase = "waiting" if task.state == "PENDING" else "running"
-            return QueueState(name, phase, task.reason, task.nodes, log=log)
-        ending = _ENDED_BY_SLURM.get(task.state, task.state.lower())
-        return QueueState(name, "ended", task.reason, ending=ending, was_ended=task.state in _ENDED_BY_SLURM, log=log)
+            return replace(known, phase=phase, reason=task.reason, nodes=task.nodes)
+        was_ended, ending = task.state in _ENDED_BY_SLURM, _ENDED_BY_SLURM.get(task.state, task.state.lower())
+        return replace(known, phase="ended", reason=task.reason, ending=ending, was_ended=was_ended)
 
 
 def queued_runs(*homes: Path, ask: bool = True) -> dict[Path, QueuedRun]:
