@@ -14,6 +14,7 @@ from omegaconf import DictConfig
 from psychocounsel.data.dataset import Dataset
 from psychocounsel.engine.loop import OUT_OF_PATIENCE, LoopState
 from psychocounsel.metrics.replies import cut_warning
+from psychocounsel.model.settings import saves_adapter
 from psychocounsel.rundir.results import FINISHED, MetricsLog, smaller_is_better, write_summary
 from psychocounsel.rundir.run import BEGAN, LAUNCHED, Run
 from psychocounsel.rundir.run_config import read_overrides
@@ -258,11 +259,7 @@ def _rows(before: dict[str, Any], best: dict[str, Any], last: dict[str, Any]) ->
 
 def _loader(config: DictConfig, main: str) -> str:
     kind = "CausalLM" if main == "policy" else "SequenceClassification"
-    return f"{'peft.AutoPeftModelFor' if _is_adapter(config) else 'AutoModelFor'}{kind}.from_pretrained"
-
-
-def _is_adapter(config: DictConfig) -> bool:
-    return bool(config.model.lora.rank) and not config.model.lora.merge
+    return f"{'peft.AutoPeftModelFor' if saves_adapter(config.model) else 'AutoModelFor'}{kind}.from_pretrained"
 
 
 # Overrides that choose the cluster; the size of a training job does not suit an evaluation.
