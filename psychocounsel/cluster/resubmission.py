@@ -179,7 +179,15 @@ _OWN = {  # files that a run directory without results may contain
     for path in (
         *(_FILES.config, _FILES.job, _FILES.overrides, _FILES.code, _FILES.state, _FILES.environment, _FILES.summary),
         *(_FILES.logs, _FILES.failure, _FILES.profile, _FILES.tensorboard, _FILES.wandb, _FILES.owner, _FILES.stop),
-        *(_FILES.servers, _FILES.checkpoints, _FILES.rounds, _HOME.submissions, _HOME.lock, _HOME.code),
+        *(
+            _FILES.servers,
+            _FILES.checkpoints,
+            _FILES.rounds,
+            *_FILES.journals,
+            _HOME.submissions,
+            _HOME.lock,
+            _HOME.code,
+        ),
         cell_record(Path()),
     )
 }

@@ -92,7 +92,8 @@ def test_the_third_stop_without_progress_is_the_last() -> None:
 def test_steps_shards_answers_and_cached_references_are_progress(tmp_path: Path) -> None:
     run, cache = tmp_path / "run", tmp_path / "cache"
     marks = [progress_mark(run, 0, cache), progress_mark(run, 1, cache)]
-    for file in ("rounds/0000/shard-00.parquet", "answers/journal-0.bin", "checkpoints/step-000001/manifest.json"):
+    files = ("rounds/0000/shard-00.parquet", "answers/journal-0.bin", "client_answers/journal")
+    for file in (*files, "checkpoints/step-000001/manifest.json"):
         (run / file).parent.mkdir(parents=True)
         (run / file).write_bytes(b"1")
         marks.append(progress_mark(run, 1, cache))
