@@ -40,7 +40,7 @@ def describe(jobs: Sequence[Job]) -> str:
         for job in new:
             submitting.refuse_missing(job.after)
         todo = arrays(new, len(new) + 1)
-    place = home(jobs)
+    place = home(jobs[0])
     if jobs[0].config.dry_run == "script":
         return "\n\n".join(_scripts(todo, place)) or "nothing would be submitted"
     cost = [*map(_demand, todo), *_memory(todo), *mixtures, *warnings_of(new), disk_line(place, new), ""] if new else []

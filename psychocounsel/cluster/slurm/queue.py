@@ -298,10 +298,6 @@ class QueuedRun:
         """True if it has not started, and can still start."""
         return self.task is not None and self.task.state == "PENDING"
 
-    def names(self) -> list[str]:
-        """Names of its task in every segment of its chain."""
-        return [f"{job}_{self.index}" if self.record.is_array else job for job in self.record.jobs]
-
     def queue_state(self) -> QueueState:
         """State in the terms shared by all clusters."""
         task = self.task
@@ -347,24 +343,22 @@ def live_names(*homes: Path) -> dict[Path, list[str]]:
     live: dict[Path, list[str]] = {}
     for record in records:
         for index, runs in enumerate(record.tasks):
-            tasks = (known.get((job, index if record.is_array else None)) for job in record.jobs)
-            names = [task.name for task in tasks if task is not None and task.is_live]
+            names = [name for name in record.task_names(index) if name in known and known[name].is_live]
             for run in runs:
                 live.setdefault(run, []).extend(names)
     return live
 
 
-def _telling(known: dict[tuple[str, int | None], Task], record: Record, index: int) -> Task | None:
+def _telling(known: dict[str, Task], record: Record, index: int) -> Task | None:
     """Return the live segment of a chain, otherwise the last known one."""
-    place = index if record.is_array else None
-    segments = [task for job in record.jobs if (task := known.get((job, place)))]
+    segments = [known[name] for name in record.task_names(index) if name in known]
     running = [task for task in segments if task.is_live]
     return next((task for task in running if task.state != "PENDING"), None) or next(
         iter(running or segments[::-1]), None
     )
 
 
-def _known(records: Sequence[Record]) -> dict[tuple[str, int | None], Task]:
-    """Return the tasks of all records that SLURM still knows, by job and index."""
+def _known(records: Sequence[Record]) -> dict[str, Task]:
+    """Return the tasks of all records that SLURM still knows, by name."""
     jobs = [job for record in records for job in record.jobs]
-    return {(task.job, task.index): task for task in tasks(jobs, {record.owner for record in records})}
+    return {task.name: task for task in tasks(jobs, {record.owner for record in records})}

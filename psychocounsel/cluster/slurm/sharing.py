@@ -89,7 +89,7 @@ def submit(cluster: SlurmRequest, jobs: Sequence[Job]) -> Submission:
     """
     groups = in_parts([job for job in jobs if not job.skip])
     parts = [part for group in groups[:-1] for part in group]
-    homes = list(dict.fromkeys(home([job]) for job in [*parts, *jobs]))
+    homes = list(dict.fromkeys(home(job) for job in [*parts, *jobs]))
     _leave_out_live(parts, homes)
     with _all_or_nothing(homes):
         for group in groups:
@@ -97,7 +97,7 @@ def submit(cluster: SlurmRequest, jobs: Sequence[Job]) -> Submission:
             for job in new:
                 write_run_directory(job)
             for place in homes:
-                if members := [job for job in new if home([job]) == place]:
+                if members := [job for job in new if home(job) == place]:
                     submitting.submit_jobs(place, members)
     return submitting.submitted(cluster, jobs, parts)
 
@@ -142,7 +142,7 @@ def describe(job: Job) -> str:
 def _leave_out_live(parts: Sequence[Job], homes: Sequence[Path]) -> None:
     """Set `skip` of queued parts; unfinished parts are submitted again."""
     for place in homes:
-        if members := [part for part in parts if home([part]) == place]:
+        if members := [part for part in parts if home(part) == place]:
             submitting.select(members)
     for part in parts:
         part.skip = part.skip if part.skip.startswith("submitted before") else ""

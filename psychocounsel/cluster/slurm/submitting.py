@@ -147,7 +147,7 @@ def select(jobs: Sequence[Job]) -> None:
         UserError: if SLURM does not answer, a process outside of it works in a run directory, or speeches are to be removed from
             a dataset whose jobs are queued.
     """
-    queued = queued_runs(home(jobs))
+    queued = queued_runs(home(jobs[0]))
     for job in jobs:
         queued_run = queued.get(job.run_dir)
         if job.config.get("remove"):
@@ -182,16 +182,16 @@ def submit(cluster: SlurmRequest, jobs: list[Job]) -> Submission:
         UserError: with SLURM's message if it refuses; then nothing is left behind.
     """
     if new := [job for job in jobs if not job.skip]:
-        submit_jobs(home(jobs), new)
+        submit_jobs(home(jobs[0]), new)
     return submitted(cluster, jobs)
 
 
 def submitted(cluster: SlurmRequest, jobs: Sequence[Job], parts: Sequence[Job] = ()) -> Submission:
     """Print what was not submitted. Wait for the `jobs`, and the `parts` of their work, if `cluster.wait` is set."""
-    place = home(jobs)
+    place = home(jobs[0])
     report_skipped(jobs, place)
     if cluster.wait:
-        ended = wait([*parts, *jobs], *dict.fromkeys(home([job]) for job in [*parts, *jobs]))
+        ended = wait([*parts, *jobs], *dict.fromkeys(home(job) for job in [*parts, *jobs]))
         return Submission(ended.exit_code, ended.objectives[len(parts) :])
     if not all(job.skip for job in jobs):
         print(f"status: psychocounsel jobs status {quote(str(place))}", file=sys.stderr)
