@@ -15,6 +15,7 @@ from typing import Any
 from psychocounsel.errors import UserError
 
 PACKAGE = Path(__file__).parent.parent  # the folder `psychocounsel`
+SHIPPED_MODELS = PACKAGE.joinpath("model", "shipped")  # a folder for each model `builtin:NAME`
 
 
 def shipped(name: str) -> Path:
