@@ -67,11 +67,11 @@ def rows(folder: Path, acts: bool = False) -> list[Row]:
 def rows_of(listed: Sequence[ListedRun], acts: bool = False) -> list[Row]:
     """Return the states of these runs. Raises like `rows`."""
     queue_states: dict[Path, QueueState] = {}
-    unqueued = set[Path]()
-    for cluster, runs in by_cluster([run.run_dir for run in listed if not _damage(run)], acts):
+    unqueued, damage = set[Path](), {run.run_dir: _damage(run) for run in listed}
+    for cluster, runs in by_cluster([run for run, reason in damage.items() if not reason], acts):
         queue_states |= cluster.queue_states(runs)
         unqueued.update(() if cluster.has_queue else runs)
-    marked = [_marked(run, queue_states.get(run.run_dir)) for run in listed]
+    marked = [_marked(run, damage[run.run_dir], queue_states.get(run.run_dir)) for run in listed]
     for row in marked:
         row.queued = row.run_dir not in unqueued
     return marked
@@ -96,9 +96,8 @@ def _damage(run: ListedRun) -> str:
     return ""
 
 
-def _marked(run: ListedRun, queue_state: QueueState | None) -> Row:
-    """Return the run's row; for a damaged run, a row that says so."""
-    reason = _damage(run)
+def _marked(run: ListedRun, reason: str, queue_state: QueueState | None) -> Row:
+    """Return the run's row; for a damaged run, a row with the `reason`. Reading the run may find further damage."""
     try:
         if not reason:
             return _row(run, queue_state)
