@@ -24,6 +24,11 @@ def shipped(name: str) -> Path:
     return inside if inside.is_dir() else PACKAGE.parent / name
 
 
+def memory_folder() -> str | None:
+    """Return a folder whose files are in memory; None, which stands for the usual temporary folder, where there is none."""
+    return "/dev/shm" if os.path.isdir("/dev/shm") else None
+
+
 def expanded(path: str | Path) -> Path:
     """Return a path that the user gave, with `~` and `~USER` replaced by their home folders.
 
