@@ -100,7 +100,7 @@ def call(command: str, *arguments: str, environment: Mapping[str, str] | None = 
             f"cluster=slurm: the command `{command}` is missing; submit from a login node of the cluster, or use cluster=local"
         )
     env = for_sbatch(os.environ, "")[0] if environment is None else environment
-    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": env, "preexec_fn": _end_with_this_process}
+    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": env, "preexec_fn": end_with_parent}
     try:
         done = subprocess.run([command, *arguments], capture_output=True, text=True, timeout=_SECONDS, **options)
     except subprocess.TimeoutExpired as error:
@@ -117,9 +117,9 @@ def call(command: str, *arguments: str, environment: Mapping[str, str] | None = 
     return done.stdout
 
 
-def _end_with_this_process() -> None:
-    """Let the command die with this process, because a surviving sbatch would submit a job that counts as lost."""
-    _LIBC.prctl(1, signal.SIGKILL)
+def end_with_parent(number: int = signal.SIGKILL) -> None:
+    """Let this process get a signal when its parent dies; a surviving sbatch would submit a job that counts as lost."""
+    _LIBC.prctl(1, number)
 
 
 def submit(script: Path, *arguments: str) -> str:

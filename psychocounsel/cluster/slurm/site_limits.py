@@ -106,7 +106,7 @@ def _has_gpus(kind: NodeKind, cluster: SlurmRequest) -> bool:
 
 # Accounts, QOS and numbers of jobs, from `sacctmgr`
 
-_FIELDS = "Account,Partition,QOS,MaxSubmitJobs"
+_FIELDS = "Account,QOS,MaxSubmitJobs"
 
 
 @dataclass(frozen=True)
@@ -115,13 +115,11 @@ class Association:
 
     Attributes:
         account: name of the account.
-        partition: partition in which the limits hold; "" stands for all.
         qos: QOS that the user may ask for.
         most: largest number of jobs at a time; None: no limit.
     """
 
     account: str
-    partition: str
     qos: tuple[str, ...]
     most: int | None
 
