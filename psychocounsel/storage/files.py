@@ -256,6 +256,11 @@ def readable_size(count: float) -> str:
     return f"{count:,.1f} TB"
 
 
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, such as 1 node, 3 nodes or 2 processes."""
+    return f"{count} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
+
+
 def readable_time(seconds: float) -> str:
     """Return a duration as text, such as 45 s, 12 min, 3.5 h or 2.1 d."""
     if seconds < 100:

@@ -11,11 +11,11 @@ from psychocounsel.cluster.memory.host import Machines
 from psychocounsel.cluster.slurm import submitting
 from psychocounsel.cluster.slurm.array_request import ArrayRequest, arrays, code_home, home, job_name
 from psychocounsel.cluster.slurm.code_copies import store_of
-from psychocounsel.cluster.slurm.request import SlurmRequest, counted
+from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.script import render
 from psychocounsel.cluster.slurm.shortages import disk_line, warnings_of
 from psychocounsel.rundir.paths import SubmissionHome
-from psychocounsel.storage.files import readable_time
+from psychocounsel.storage.files import counted, readable_time
 
 
 def describe(jobs: Sequence[Job]) -> str:

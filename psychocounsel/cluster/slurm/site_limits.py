@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from psychocounsel.cluster.slurm import queue
-from psychocounsel.cluster.slurm.request import SlurmRequest, counted
+from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.errors import UserError
+from psychocounsel.storage.files import counted
 
 # Nodes of a partition, from `sinfo`
 
@@ -181,6 +182,6 @@ def _associations() -> list[Association]:
         return []
     lines = [line.split("|") for line in printed.splitlines()]
     return [
-        Association(account, partition, tuple(filter(None, qos.split(","))), int(most) if most.isdigit() else None)
-        for account, partition, qos, most in (line for line in lines if len(line) == 4)
+        Association(account, tuple(filter(None, qos.split(","))), int(most) if most.isdigit() else None)
+        for account, qos, most in (line for line in lines if len(line) == 3)
     ]
