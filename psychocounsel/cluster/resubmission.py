@@ -9,7 +9,6 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.job import Job, made_nothing
@@ -28,9 +27,9 @@ from psychocounsel.settings.command import command_of
 from psychocounsel.settings.keys import refuse_control_characters
 from psychocounsel.settings.overrides import parsed
 from psychocounsel.settings.own_code import require_agreement
-from psychocounsel.settings.schema import check_limits, flat_keys
+from psychocounsel.settings.schema import flat_keys
 from psychocounsel.settings.targets import add_code_path
-from psychocounsel.storage.files import write_atomically
+from psychocounsel.storage.files import counted, write_atomically
 
 
 def cancel(folder: Path, indices: Sequence[int]) -> None:
@@ -48,7 +47,7 @@ def end(chosen: Sequence[Row]) -> None:
     live = [row.run_dir for row in chosen if row.is_live]
     for cluster, runs in by_cluster(live, acts=True):
         cluster.cancel(runs)
-    print(f"cancelled {len(live)} run{'s' * (len(live) > 1)}" if live else "nothing waits or runs")
+    print(f"cancelled {counted(len(live), 'run')}" if live else "nothing waits or runs")
 
 
 def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None:
@@ -115,7 +114,8 @@ def _job(row: Row, overrides: Sequence[Override]) -> Job:
     add_code_path(config.code_path)
     for override in overrides:
         _apply(config, override)
-    _check_cluster(config)
+    typed = configs.typed_groups(OmegaConf.create({"cluster": config.cluster}))
+    refuse_control_characters(typed.cluster, "cluster")
     cluster: Cluster = configs.build(config, "cluster")
     cluster.check()
     config.run_dir = str(row.run_dir)  # the folder may have been moved
@@ -158,17 +158,6 @@ def _is_of_dictionary(config: DictConfig, key: str) -> bool:
     group = key.removeprefix("cluster.").partition(".")[0]
     fields = configs.target_class(config, "cluster").__dataclass_fields__
     return group in fields and str(fields[group].type).startswith("dict")
-
-
-def _check_cluster(config: DictConfig) -> None:
-    target: Any = configs.target_class(config, "cluster")
-    try:
-        values = {key: value for key, value in config.cluster.items() if key != "_target_"}
-        merged = OmegaConf.merge(OmegaConf.structured(target), values)
-    except OmegaConfBaseException as error:
-        raise UserError(f"cluster.{error.full_key}: {str(error).splitlines()[0]}") from error
-    check_limits(target, merged, "cluster.")
-    refuse_control_characters(merged, "cluster")
 
 
 # `jobs forget`
