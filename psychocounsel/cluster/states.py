@@ -22,7 +22,7 @@ from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import OF_GATES, is_finished, last_metrics, read_state, read_summary
 from psychocounsel.rundir.run import attempts, next_number
 from psychocounsel.rundir.run_config import has_config, module_of, read_section
-from psychocounsel.rundir.sweep import ListedRun, runs_of, shards_of
+from psychocounsel.rundir.sweep import ListedRun, key_of, runs_of, shards_of
 from psychocounsel.storage.files import DamagedFile, readable_time
 
 
@@ -157,7 +157,7 @@ def _with_settled(run: ListedRun) -> str:
         for key, recipe in (read_section(run.run_dir, "settled") or {}).items()
         if "value" in recipe
     }
-    kept = [text for text in run.overrides.split(" ") if text.lstrip("+").partition("=")[0] not in values]
+    kept = [text for text in run.overrides.split(" ") if key_of(text) not in values]
     return " ".join([*kept, *(f"{key}={value}" for key, value in values.items())])
 
 

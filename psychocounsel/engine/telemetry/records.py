@@ -18,6 +18,7 @@ from psychocounsel.model.settings import saves_adapter
 from psychocounsel.rundir.results import FINISHED, MetricsLog, smaller_is_better, write_summary
 from psychocounsel.rundir.run import BEGAN, LAUNCHED, Run
 from psychocounsel.rundir.run_config import read_overrides
+from psychocounsel.rundir.sweep import key_of
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.targets import config_folders
 
@@ -291,10 +292,8 @@ def _of_run(run: Run) -> str:
     keys = {*_WHERE, "data", *(f"data.{name}" for name in _OF_DATA)}
     typed = read_overrides(run.files.overrides)
     folders = [f"--config-dir={_shorten(Path(folder))}" for folder in config_folders(run.config.code_path)]
-    ours = [text for text in typed if ".".join(text.lstrip("+").partition("=")[0].split(".")[:2]) in keys]
-    if run.config.data.name != "sample" and not any(
-        text.lstrip("+").startswith(("data=", "data.path=")) for text in ours
-    ):
+    ours = [text for text in typed if ".".join(key_of(text).split(".")[:2]) in keys]
+    if run.config.data.name != "sample" and {"data", "data.path"}.isdisjoint(map(key_of, ours)):
         ours.insert(0, f"data={run.config.data.name}")  # an experiment chose it
     return "".join(f" {shlex.quote(text)}" for text in (*folders, *ours))
 
