@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
+from psychocounsel.cluster.attempt_ending import CANCELLED
 from psychocounsel.cluster.base import NoAnswer
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.row_process import unfetched
@@ -353,9 +354,9 @@ def _ending(run_dir: Path) -> int:
     if is_finished(run_dir):
         return DONE
     last = (attempts(run_dir) or [{}])[-1]
-    code = int(last.get("code") or 1)
+    code, reason = int(last.get("code") or 1), last.get("reason") or "ended unfinished"
+    if last.get("requeued") and last.get("signal") != CANCELLED:
+        code, reason = 1, f"{reason}; the job ended before its next attempt began"
     mark = "" if code in (GATE_NO, GATE_UNDECIDED, CONTINUE_LATER) else "error: "
-    print(
-        f"{mark}{run_dir}: {last.get('reason') or 'ended unfinished'} (exit code {code})", file=sys.stderr, flush=True
-    )
+    print(f"{mark}{run_dir}: {reason} (exit code {code})", file=sys.stderr, flush=True)
     return code
