@@ -33,7 +33,7 @@ from psychocounsel.asking.language_model import (
     Show,
 )
 from psychocounsel.errors import UserError
-from psychocounsel.model.shape import Shape, builtin_folder
+from psychocounsel.model.shape import Shape, folder_of
 from psychocounsel.rundir.trained_runs import trained_dtype
 from psychocounsel.settings.paths import refuse_missing_folder
 from psychocounsel.settings.schema import option
@@ -124,7 +124,7 @@ def content_of(model: str | None) -> str | None:
     """
     if not model:
         return None
-    folder = builtin_folder(model) if model.startswith("builtin:") else expanded(model)
+    folder = folder_of(model)
     if not folder.is_dir():
         return None
     files = sorted(file for file in folder.iterdir() if file.suffix in _READ and file.is_file())

@@ -15,14 +15,14 @@ from psychocounsel.asking.language_model import LanguageModel, keys_of
 from psychocounsel.asking.model_groups import model_sections
 from psychocounsel.counsel.system_prompt import AUTO, policy_prompt, reward_prompt, trained_prompt
 from psychocounsel.errors import UserError, words
-from psychocounsel.model.shape import builtin_folder
+from psychocounsel.model.shape import folder_of
 from psychocounsel.remote import hub
 from psychocounsel.remote.confidential import on_the_way
 from psychocounsel.remote.hub_sources import HubSource
 from psychocounsel.reward.sections import judge_models, path_is, reward_sections
 from psychocounsel.rundir.trained_runs import confidential_sources
 from psychocounsel.settings.targets import build, build_section
-from psychocounsel.storage.files import expanded, read_mapping
+from psychocounsel.storage.files import read_mapping
 
 # The system prompt that all contestants get.
 
@@ -165,10 +165,8 @@ def _contestant(config: DictConfig, key: str, section: DictConfig) -> _Reader:
 
 def _folder(config: DictConfig, reader: _Reader) -> Path | None:
     """Return the folder of the reader's tokenizer; None if it is not on this machine."""
-    if reader.path.startswith("builtin:"):
-        return builtin_folder(reader.path)
-    if expanded(reader.path).is_dir():
-        return expanded(reader.path)
+    if (folder := folder_of(reader.path)).is_dir():
+        return folder
     hub.set_cache_directories(config.paths.cache)
     return hub.cached(HubSource("model", reader.path, reader.section.get("revision"), reader.key))
 

@@ -4,7 +4,6 @@ import os
 import shutil
 import subprocess
 import sys
-import uuid
 from collections.abc import Sequence
 from pathlib import Path
 from shlex import quote
@@ -22,7 +21,7 @@ from psychocounsel.rundir.sweep import runs_of
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.command import command_of
 from psychocounsel.settings.own_code import require_agreement
-from psychocounsel.storage.files import readable_size
+from psychocounsel.storage.files import readable_size, temporary_name
 from psychocounsel.storage.modes import mask_of, restricted
 
 SYNC_SECONDS = 300  # time limit of the upload at the end of a job
@@ -99,7 +98,7 @@ def archive(folder: Path, destination: Path) -> None:
     room = next(path for path in destination.parents if path.exists())
     if size + weights > (free := shutil.disk_usage(room).free):
         raise UserError(f"{readable_size(size + weights)} do not fit into {room}, where {readable_size(free)} are free")
-    draft = destination.with_name(f".{destination.name}.{uuid.uuid4().hex}.tmp")
+    draft = temporary_name(destination)
     made = [path for run in runs_of(folder) for path in (RunDir(run.run_dir).model, RunDir(run.run_dir).checkpoints)]
     try:
         with restricted(mask_of(made, destination.parent)):

@@ -171,15 +171,7 @@ def progress_mark(run_dir: Path, step: int, cache: str | Path | None) -> str:
     done, while different marks may come from another run.
     """
     files, tables = RunDir(run_dir), StepsDir(run_dir)
-    places = [
-        files.checkpoints,
-        files.rounds,
-        tables.answers,
-        tables.steps,
-        files.counterfactual_answers,
-        files.ranker_answers,
-        files.reward_answers,
-    ]
+    places = [files.checkpoints, files.rounds, tables.answers, tables.steps, *files.journals]
     places += [Path(cache) / "reference"] if cache else []
     counted = [_count(place) for place in places]
     return f"{step}:" + ",".join(f"{number}/{size}" for number, size in counted)

@@ -19,6 +19,7 @@ from psychocounsel.cluster.row_process import check_rows, prepare_check
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.settings.targets import GroupSettings
+from psychocounsel.storage.files import counted
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,12 @@ class QueueState:
     ending: str = ""  # end of the run in a word or two: cancelled, timed out, completed
     was_ended: bool = False  # True if the cluster ended the job, so that the run could not record the reason
     log: Path | None = None  # output of the job outside the run's own processes
+    jobs: Sequence[str] = ()  # numbers of all jobs of the run's newest submission
+
+    @property
+    def job(self) -> str:
+        """Number of the job, without an array's index."""
+        return self.task.partition("_")[0]
 
     @property
     def is_live(self) -> bool:
@@ -111,8 +118,7 @@ class Cluster(GroupSettings):
 
     def place(self, job: Job) -> str:
         """Describe a job's number of processes and its place, for people."""
-        processes = "1 process" if job.processes == 1 else f"{job.processes} processes"
-        return f"{processes} in {job.run_dir}"
+        return f"{counted(job.processes, 'process')} in {job.run_dir}"
 
     def select(self, jobs: list[Job]) -> None:
         """Set `skip` of each job that must not be started, to the reason.

@@ -61,7 +61,7 @@ def _of_work(run_dir: Path) -> list[Path]:
     files, tables = RunDir(run_dir), AnnotationDir(run_dir)
     work = [files.rounds, files.scores, files.audit]
     work += [tables.answers, tables.steps, tables.shards]  # speeches without a record of their step are cheap
-    return [*work, files.counterfactuals, files.counterfactual_answers, files.ranker_answers, files.reward_answers]
+    return [*work, files.counterfactuals, *files.journals]
 
 
 def _holds_something(path: Path) -> bool:
@@ -69,8 +69,6 @@ def _holds_something(path: Path) -> bool:
 
 
 # Corrected settings of a run that has made no step: its directory takes them, and the run restarts.
-
-_LENGTHS = ("max_steps", "epochs")
 
 
 def correction(job: "Job", before: DictConfig) -> str:
@@ -82,9 +80,9 @@ def correction(job: "Job", before: DictConfig) -> str:
     config, run_dir = job.config, job.run_dir
     if job.works_in_steps or module_of(run_dir) != job.command.module or not made_no_step(run_dir):
         return ""
-    new, old = identity.identity(config), identity.identity(before)
-    keys = [*identity.differing(new, old), *(key for key in _LENGTHS if _is_shorter(config.get(key), before.get(key)))]
-    new, old = ({**flat, **{key: of.get(key) for key in _LENGTHS}} for flat, of in ((new, config), (old, before)))
+    new, old = identity.defining(config), identity.defining(before)
+    keys = identity.differing(new, old)
+    keys = [key for key in keys if key not in identity.LENGTHS or _is_shorter(new.get(key), old.get(key))]
     return identity.both_values(keys, new, old)
 
 

@@ -12,6 +12,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.part import evaluated_part
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.targets import add_code_path
+from psychocounsel.storage.files import counted
 
 Say = Callable[[str], None]
 
@@ -77,7 +78,7 @@ def _of_trainings(alike: Sequence[Job], say: Say, of_several: bool) -> str:
     return (
         f"{config.model.name} with data={config.data.name}: {data.rows} training groups, "
         f"{len(data.held_out)} held-out groups of {data.distinct_prompts} prompts, "
-        + (f"{fewest} step{'s' * (fewest != 1)}" if fewest == most else f"{fewest} to {most} steps")
+        + (counted(fewest, "step") if fewest == most else f"{fewest} to {most} steps")
     )
 
 

@@ -9,7 +9,6 @@ from typing import Any
 from hydra.core.override_parser.types import Override
 from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.job import Job, made_nothing
@@ -28,9 +27,9 @@ from psychocounsel.settings.command import command_of
 from psychocounsel.settings.keys import refuse_control_characters
 from psychocounsel.settings.overrides import parsed
 from psychocounsel.settings.own_code import require_agreement
-from psychocounsel.settings.schema import check_limits, flat_keys
+from psychocounsel.settings.schema import flat_keys
 from psychocounsel.settings.targets import add_code_path
-from psychocounsel.storage.files import write_atomically
+from psychocounsel.storage.files import counted, write_atomically
 
 
 def cancel(folder: Path, indices: Sequence[int]) -> None:
@@ -48,7 +47,7 @@ def end(chosen: Sequence[Row]) -> None:
     live = [row.run_dir for row in chosen if row.is_live]
     for cluster, runs in by_cluster(live, acts=True):
         cluster.cancel(runs)
-    print(f"cancelled {len(live)} run{'s' * (len(live) > 1)}" if live else "nothing waits or runs")
+    print(f"cancelled {counted(len(live), 'run')}" if live else "nothing waits or runs")
 
 
 def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None:
@@ -115,7 +114,8 @@ def _job(row: Row, overrides: Sequence[Override]) -> Job:
     add_code_path(config.code_path)
     for override in overrides:
         _apply(config, override)
-    _check_cluster(config)
+    typed = configs.typed_groups(OmegaConf.create({"cluster": config.cluster}))
+    refuse_control_characters(typed.cluster, "cluster")
     cluster: Cluster = configs.build(config, "cluster")
     cluster.check()
     config.run_dir = str(row.run_dir)  # the folder may have been moved
@@ -160,17 +160,6 @@ def _is_of_dictionary(config: DictConfig, key: str) -> bool:
     return group in fields and str(fields[group].type).startswith("dict")
 
 
-def _check_cluster(config: DictConfig) -> None:
-    target: Any = configs.target_class(config, "cluster")
-    try:
-        values = {key: value for key, value in config.cluster.items() if key != "_target_"}
-        merged = OmegaConf.merge(OmegaConf.structured(target), values)
-    except OmegaConfBaseException as error:
-        raise UserError(f"cluster.{error.full_key}: {str(error).splitlines()[0]}") from error
-    check_limits(target, merged, "cluster.")
-    refuse_control_characters(merged, "cluster")
-
-
 # `jobs forget`
 
 _FILES, _HOME = RunDir(Path()), SubmissionHome(Path())
@@ -179,7 +168,15 @@ _OWN = {  # files that a run directory without results may contain
     for path in (
         *(_FILES.config, _FILES.job, _FILES.overrides, _FILES.code, _FILES.state, _FILES.environment, _FILES.summary),
         *(_FILES.logs, _FILES.failure, _FILES.profile, _FILES.tensorboard, _FILES.wandb, _FILES.owner, _FILES.stop),
-        *(_FILES.servers, _FILES.checkpoints, _FILES.rounds, _HOME.submissions, _HOME.lock, _HOME.code),
+        *(
+            _FILES.servers,
+            _FILES.checkpoints,
+            _FILES.rounds,
+            *_FILES.journals,
+            _HOME.submissions,
+            _HOME.lock,
+            _HOME.code,
+        ),
         cell_record(Path()),
     )
 }

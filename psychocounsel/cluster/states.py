@@ -13,7 +13,7 @@ from typing import Any
 
 from psychocounsel.blocks.conclusions import verdict_lines, verdict_words
 from psychocounsel.blocks.terminal import aligned
-from psychocounsel.cluster.attempt_ending import last_error
+from psychocounsel.cluster.attempt_ending import CANCELLED, last_error
 from psychocounsel.cluster.base import NoAnswer, QueueState, Usage
 from psychocounsel.cluster.starting import by_cluster
 from psychocounsel.errors import UserError
@@ -22,7 +22,7 @@ from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import OF_GATES, is_finished, last_metrics, read_state, read_summary
 from psychocounsel.rundir.run import attempts, next_number
 from psychocounsel.rundir.run_config import has_config, module_of, read_section
-from psychocounsel.rundir.sweep import ListedRun, runs_of, shards_of
+from psychocounsel.rundir.sweep import ListedRun, key_of, runs_of, shards_of
 from psychocounsel.storage.files import DamagedFile, readable_time
 
 
@@ -67,11 +67,11 @@ def rows(folder: Path, acts: bool = False) -> list[Row]:
 def rows_of(listed: Sequence[ListedRun], acts: bool = False) -> list[Row]:
     """Return the states of these runs. Raises like `rows`."""
     queue_states: dict[Path, QueueState] = {}
-    unqueued = set[Path]()
-    for cluster, runs in by_cluster([run.run_dir for run in listed if not _damage(run)], acts):
+    unqueued, damage = set[Path](), {run.run_dir: _damage(run) for run in listed}
+    for cluster, runs in by_cluster([run for run, reason in damage.items() if not reason], acts):
         queue_states |= cluster.queue_states(runs)
         unqueued.update(() if cluster.has_queue else runs)
-    marked = [_marked(run, queue_states.get(run.run_dir)) for run in listed]
+    marked = [_marked(run, damage[run.run_dir], queue_states.get(run.run_dir)) for run in listed]
     for row in marked:
         row.queued = row.run_dir not in unqueued
     return marked
@@ -96,9 +96,8 @@ def _damage(run: ListedRun) -> str:
     return ""
 
 
-def _marked(run: ListedRun, queue_state: QueueState | None) -> Row:
-    """Return the run's row; for a damaged run, a row that says so."""
-    reason = _damage(run)
+def _marked(run: ListedRun, reason: str, queue_state: QueueState | None) -> Row:
+    """Return the run's row; for a damaged run, a row with the `reason`. Reading the run may find further damage."""
     try:
         if not reason:
             return _row(run, queue_state)
@@ -158,14 +157,13 @@ def _with_settled(run: ListedRun) -> str:
         for key, recipe in (read_section(run.run_dir, "settled") or {}).items()
         if "value" in recipe
     }
-    kept = [text for text in run.overrides.split(" ") if text.lstrip("+").partition("=")[0] not in values]
+    kept = [text for text in run.overrides.split(" ") if key_of(text) not in values]
     return " ".join([*kept, *(f"{key}={value}" for key, value in values.items())])
 
 
 def _of_live(row: Row, queue_state: QueueState, last: dict[str, Any]) -> None:
     if queue_state.phase == "waiting":
-        job = queue_state.task.partition("_")[0]
-        again = bool(last) and job in (last.get("job"), last.get("array"))  # otherwise it was submitted again
+        again = queue_state.job in _jobs_of(last)  # otherwise it was submitted again
         row.state = "requeued" if again else "pending"
         row.reason = "; now ".join(filter(None, (last.get("reason") if again else "", queue_state.reason)))
         row.node, row.remaining = "", None
@@ -173,15 +171,25 @@ def _of_live(row: Row, queue_state: QueueState, last: dict[str, Any]) -> None:
         row.state, row.node = "running", queue_state.nodes
 
 
+def _jobs_of(attempt: dict[str, Any]) -> set[str]:
+    """Return the numbers that SLURM gives the job of an attempt: its own, and that of its array."""
+    return {attempt[name] for name in ("job", "array") if attempt.get(name)}
+
+
 def _of_ended(row: Row, queue_state: QueueState | None, last: dict[str, Any]) -> None:
     """Fill the row of an ended run: from the cluster's state if the cluster ended it, else from its record or logs."""
     row.remaining = None
+    if queue_state and queue_state.jobs and _jobs_of(last).isdisjoint(queue_state.jobs):
+        last = {}  # of an earlier submission
     if queue_state and queue_state.was_ended and last.get("verdict") != "failed":
         cancelled = queue_state.ending == "cancelled"
         row.state = "cancelled" if cancelled else "stopped"
         row.reason = queue_state.ending + (
             f" ({queue_state.reason})" if cancelled and queue_state.reason and not last else ""
         )
+    elif queue_state and (error := _died_before_attempt(queue_state, last)):
+        row.state = "failed"
+        row.reason = f"{last['reason']}; the job ended before its next attempt began: {error}"
     elif last.get("verdict"):
         row.state = "failed" if last["verdict"] in ("failed", "crashed") else "stopped"
         row.reason = last["reason"]
@@ -200,6 +208,15 @@ def _of_ended(row: Row, queue_state: QueueState | None, last: dict[str, Any]) ->
         row.reason += f": {error}" if (error := error_in_job_log(queue_state)) else ""
     else:  # SLURM keeps no record of an index that was cancelled before it started
         row.state, row.reason = "cancelled", "never started and is not queued any more"
+
+
+def _died_before_attempt(queue_state: QueueState, last: dict[str, Any]) -> str:
+    """Return why a job that was to make another attempt has ended without one; "" if none was due, or its log is silent."""
+    goes_on = last.get("requeued") or queue_state.job not in _jobs_of(last)  # a later segment
+    if not goes_on or last.get("verdict") in (None, "failed") or last.get("signal") == CANCELLED:
+        return ""
+    named = last_error(*_logs(queue_state), only_named=True)
+    return named or (queue_state.ending if queue_state.phase == "ended" else "")
 
 
 def _logs(queue_state: QueueState | None) -> list[Path]:

@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.counsel.cues import CUES
 from psychocounsel.counsel.system_prompt import policy_prompt
 from psychocounsel.errors import UserError
+from psychocounsel.metrics.limits import set_limits
 from psychocounsel.model.settings import check_model, idle_model
 from psychocounsel.model.shape import folder_of
 from psychocounsel.reward.sections import check_reward_paths
@@ -152,7 +153,7 @@ def check_guard(config: DictConfig, algorithm: Any) -> None:
         UserError: naming the key and what to type instead.
     """
     guard = config.guard
-    limits = [name for name, value in guard.items() if name != "stop" and value is not None]
+    limits = [*set_limits(guard)]
     if (limits or guard.stop) and config.get("rollout") is None:
         name = limits[0] if limits else "stop"
         raise UserError(
@@ -305,9 +306,10 @@ def figures_of_training(config: DictConfig) -> list[str] | None:
         if own is None:
             return None
         names += own
-    limits = [name for name, value in config.guard.items() if name != "stop" and value is not None]
     names += [f"{name}_{end}" for name in names if _has_interval(name) for end in ("low", "high")]
-    return ordered([*(f"{_EVALUATED}{name}" for name in names), *(f"guard/{name}" for name in limits)])
+    return ordered(
+        [*(f"{_EVALUATED}{name}" for name in names), *(f"guard/{name}" for name in set_limits(config.guard))]
+    )
 
 
 def _holds_out(config: DictConfig) -> bool:

@@ -1,7 +1,7 @@
 """Feeds of training groups: the rows of a dataset, or groups collected round by round from the policy's own replies."""
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 
@@ -117,32 +117,37 @@ class Collector:
 # Feeds
 
 
-class Feed(Protocol):
+class Feed(ABC):
     """Source of the groups of each step. All ranks call each method together."""
 
     steps: int
-    holds_rows: bool  # True if evaluations also measure the loss of held-out rows
+    holds_rows = False  # True if evaluations also measure the loss of held-out rows
 
-    def start(self, weights: str) -> None:
+    def start(self, weights: str) -> None:  # noqa: B027
         """Collect everything needed before the first step; `weights` is the hash of the policy's weights."""
 
+    @abstractmethod
     def groups(self, step: int) -> list[Group]:
         """Return the groups of step `step`'s global batch (`step` counts from 0); [] if the round left none for it."""
 
     def metrics(self, step: int) -> dict[str, float]:
         """Return the metrics of the round that begins with step `step` (from 0); {} for all other steps."""
+        return {}
 
     def evaluate(self, step: int) -> dict[str, float]:
         """Return metrics of the policy's replies to held-out prompts after `step` steps; {} if it writes none."""
+        return {}
 
     def sample(self, step: int) -> str | None:
         """Return example replies as Markdown for the line of step `step` (from 1); None if there are no new ones."""
+        return None
 
     def lengths(self) -> list[list[int]]:
         """Return the number of tokens of each group in each of the first steps; [] if not known in advance."""
+        return []
 
 
-class OfflineFeed:
+class OfflineFeed(Feed):
     """Feeds rows of a dataset in the order of `DataOrder`; `replies` measures the policy's own replies at evaluations."""
 
     holds_rows = True
@@ -159,14 +164,8 @@ class OfflineFeed:
     def groups(self, step: int) -> list[Group]:
         return [self.data.train[index] for index in self.order.indices(step)]
 
-    def metrics(self, step: int) -> dict[str, float]:
-        return {}
-
     def evaluate(self, step: int) -> dict[str, float]:
         return self.replies.metrics(step) if self.replies else {}
-
-    def sample(self, step: int) -> str | None:
-        return None
 
     def lengths(self) -> list[list[int]]:
         steps = map(self.order.indices, range(min(self.steps, 50)))
@@ -176,15 +175,11 @@ class OfflineFeed:
 # Global batches of two kinds: groups of the round, and pairs of the dataset.
 
 
-class MixedFeed:
-    """Feeds each step the round's groups followed by pairs of the dataset. Everything else delegates to `rounds`."""
-
-    holds_rows = False
+class MixedFeed(Feed):
+    """Feeds each step the round's groups followed by pairs of the dataset."""
 
     def __init__(self, rounds: Feed, pairs: OfflineFeed) -> None:
         self.rounds, self.pairs, self.steps = rounds, pairs, rounds.steps
-        self.metrics, self.evaluate = rounds.metrics, rounds.evaluate
-        self.sample, self.lengths = rounds.sample, rounds.lengths
 
     def start(self, weights: str) -> None:
         self.rounds.start(weights)
@@ -192,6 +187,15 @@ class MixedFeed:
 
     def groups(self, step: int) -> list[Group]:
         return self.rounds.groups(step) + self.pairs.groups(step)
+
+    def metrics(self, step: int) -> dict[str, float]:
+        return self.rounds.metrics(step)
+
+    def evaluate(self, step: int) -> dict[str, float]:
+        return self.rounds.evaluate(step)
+
+    def sample(self, step: int) -> str | None:
+        return self.rounds.sample(step)
 
 
 def mixed(rounds: Feed, data: Dataset, pairs: Collector) -> Feed:

@@ -26,9 +26,8 @@ from psychocounsel.data.selection import split_by_prompt
 from psychocounsel.data.sources import load_examples
 from psychocounsel.rundir.paths import ModelDir, RunDir
 from psychocounsel.settings.config import compose
-from psychocounsel.storage.files import replace_directory
+from psychocounsel.storage.files import SHIPPED_MODELS, replace_directory
 
-_SHIPPED = Path(__file__).parent / "shipped"
 # The shipped models and their algo=; all others start from the first one.
 ALGORITHMS = {"tiny": "sft", "tiny_reward": "reward", "tiny_reward_2": "reward", "tiny_dpo": "dpo"}
 
@@ -40,7 +39,7 @@ _TEMPLATE = (
 
 
 def main() -> None:
-    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else _SHIPPED
+    folder = Path(sys.argv[1]) if len(sys.argv) > 1 else SHIPPED_MODELS
     recipe: Any = OmegaConf.load(Path(__file__).with_suffix(".yaml"))
     train = training_clients()
     rows = [{"prompt": example.prompt, "completion": reply} for example, reply in targets(train)]

@@ -168,6 +168,11 @@ def teacher_of(config: DictConfig) -> DictConfig | None:
     return config.algo.get("teacher") if config.get("algo") is not None else None
 
 
+def saves_adapter(model: DictConfig) -> bool:
+    """Return True if a run writes only its adapter, not a whole model."""
+    return bool(model.lora.rank) and not model.lora.merge
+
+
 def idle_model(model: DictConfig) -> Iterator[tuple[str, str]]:
     """Yield the keys of `model` that its other keys disable, each with the reason."""
     if not is_on_hub(model.path):

@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.remote import hub
 from psychocounsel.remote.hub_sources import HubSource
 from psychocounsel.rundir.trained_runs import start_path
-from psychocounsel.storage.files import expanded, read_json
+from psychocounsel.storage.files import SHIPPED_MODELS, expanded, read_json
 
 _NAMES = (
     "hidden_size",
@@ -166,14 +166,9 @@ def published(path: str) -> dict[str, Any] | None:
     return dict(zip(_NAMES, sizes, strict=True)) if sizes else None
 
 
-def builtin_folder(path: str) -> Path:
-    """Return the folder of a `builtin:NAME`, even if it does not exist."""
-    return Path(__file__).parent / "shipped" / path.partition(":")[2]
-
-
 def folder_of(path: str) -> Path:
     """Return the folder that a `builtin:` name or a path names, even if it does not exist."""
-    return builtin_folder(path) if path.startswith("builtin:") else expanded(path)
+    return SHIPPED_MODELS / path.removeprefix("builtin:") if path.startswith("builtin:") else expanded(path)
 
 
 def _folder(config: DictConfig, key: str, path: str) -> Path | None:

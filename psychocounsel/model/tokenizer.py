@@ -10,9 +10,8 @@ from psychocounsel.counsel.system_prompt import policy_prompt
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.errors import UserError
 from psychocounsel.remote.hub import require_known
-from psychocounsel.storage.files import read_json
+from psychocounsel.storage.files import SHIPPED_MODELS, read_json
 
-_SHIPPED = Path(__file__).parent / "shipped"
 _HUB_ID = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
@@ -24,9 +23,9 @@ def resolve_path(path: str, key: str = "model") -> str:
     """
     if not path.startswith("builtin:"):
         return path
-    folder = _SHIPPED / path.removeprefix("builtin:")
+    folder = SHIPPED_MODELS / path.removeprefix("builtin:")
     if not folder.is_dir():
-        names = ", ".join(f"builtin:{child.name}" for child in sorted(_SHIPPED.iterdir()))
+        names = ", ".join(f"builtin:{child.name}" for child in sorted(SHIPPED_MODELS.iterdir()))
         raise UserError(f"{key}.path={path}: not a shipped model; choose from {names}")
     return str(folder)
 
@@ -38,7 +37,7 @@ def require_model(path: str, revision: str | None, key: str) -> None:
         UserError: naming `key`, and `builtin:NAME` if `path` is the name of a shipped model.
     """
     if _HUB_ID.fullmatch(path) and not Path(path).exists():
-        if path in {folder.name for folder in _SHIPPED.iterdir()}:
+        if path in {folder.name for folder in SHIPPED_MODELS.iterdir()}:
             raise UserError(f"{key}.path={path}: this folder does not exist; did you mean builtin:{path}?")
         require_known(path, revision, f"{key}.path")
 

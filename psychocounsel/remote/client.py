@@ -71,7 +71,7 @@ class Client:
     ) -> None:
         self.key, self.retries, self.patience = key, retries, patience
         self._exchange = Exchange(key, timeout_seconds, key_variable, direct, from_last_byte)
-        self._addresses = Addresses(addresses, f"{key}.addresses")
+        self.addresses = Addresses(addresses, f"{key}.addresses")
         self._journal = Journal(journal) if journal else None
         self._threads = ThreadPoolExecutor(concurrency, "client")
 
@@ -153,25 +153,25 @@ class Client:
         """
         request, began, pause, failures = Request(route, payload), time.monotonic(), _FIRST_PAUSE, 0
         while not stop.is_set():
-            address = self._addresses.take(most)
+            address = self.addresses.take(most)
             try:
                 result = _read(self._exchange.send(address + route, request), request, address + route, read)
-                self._addresses.answered(address)
+                self.addresses.answered(address)
                 return result
             except Refused:
-                self._addresses.answered(address)
+                self.addresses.answered(address)
                 raise
             except (Passing, NotJson, Unusable) as error:
                 failure = error if isinstance(error, Passing) else Passing(str(error))
-                self._addresses.failed(address, str(failure), max(_FEW_FAILURES, most))
+                self.addresses.failed(address, str(failure), max(_FEW_FAILURES, most))
             finally:
-                self._addresses.give_back(address)
+                self.addresses.give_back(address)
             failures += not failure.is_busy
-            last = self._addresses.last_answer
+            last = self.addresses.last_answer
             if failures > self.retries and last > began:
                 raise Unanswered(f"{self.key}: {address}{route}: {failure}, {failures} times")
             if time.monotonic() - max(last, began) > self.patience:
-                raise self._addresses.none_left({address: str(failure)})
+                raise self.addresses.none_left({address: str(failure)})
             stop.wait(max(min(failure.seconds, _LONGEST_WAIT), pause * random.uniform(0.5, 1.0)))
             pause = min(2 * pause, _LONGEST_PAUSE)
         raise CancelledError
@@ -186,13 +186,13 @@ class Client:
             Unanswered: if there is no answer, or it breaks off.
             UserError: if an event is not JSON, the answer is too long, or no server is left.
         """
-        address = self._addresses.take()
+        address = self.addresses.take()
         try:
             yield from self._exchange.events(address + route, Request(route, payload))
         except Passing as error:
             raise Unanswered(f"{self.key}: {address}{route}: {error}") from error
         finally:
-            self._addresses.give_back(address)
+            self.addresses.give_back(address)
 
     def joined(self, text: str, is_complete: bool) -> str:
         """Return a text that the caller has joined from several events, without the API key that its parts may spell."""
@@ -205,26 +205,18 @@ class Client:
             UserError: if no address answers, or one refuses or gives an invalid answer after `retries` more attempts.
         """
         request = Request(route, payload)
-        for address in self._addresses.all:
+        for address in self.addresses.all:
             for left in reversed(range(retries + 1)):
                 try:
                     _read(self._ask_at(address, request, threading.Event(), left), request, address + route, read)
                 except Passing as error:
-                    self._addresses.set_aside(address, str(error))
+                    self.addresses.set_aside(address, str(error))
                 except (NotJson, Unusable):
                     if not left:
                         raise
                     continue
                 break
-        self._addresses.give_back(self._addresses.take())  # raises if no address is left
-
-    def live(self) -> list[str]:
-        """Return the addresses that are not skipped at the moment."""
-        return self._addresses.live()
-
-    def set_aside(self, address: str, reason: str) -> None:
-        """Send no requests to an address for some minutes."""
-        self._addresses.set_aside(address, reason)
+        self.addresses.give_back(self.addresses.take())  # raises if no address is left
 
     def post(self, address: str, route: str, body: bytes, read: Read[T]) -> T | None:
         """Send `body` once to one address and return the result of `read`; without an answer, skip the address and return None.
@@ -236,13 +228,13 @@ class Client:
         try:
             return _read(self._exchange.send(address + route, request), request, address + route, read)
         except Passing as error:
-            self.set_aside(address, str(error))
+            self.addresses.set_aside(address, str(error))
             return None
 
     def why_none(self) -> str:
         """Return a message with the reason of each address if no address is left, otherwise an empty text."""
         try:
-            self._addresses.give_back(self._addresses.take())
+            self.addresses.give_back(self.addresses.take())
         except NoServerLeft as error:
             return str(error)
         return ""
@@ -273,15 +265,15 @@ class Client:
 
     def _ask(self, request: Request, read: Read[T], stop: threading.Event, key: str | None, most: int | None) -> T:
         while True:
-            address = self._addresses.take(most)
-            retries = min(self.retries, _FEW_RETRIES) if len(self._addresses.live()) > 1 else self.retries
+            address = self.addresses.take(most)
+            retries = min(self.retries, _FEW_RETRIES) if len(self.addresses.live()) > 1 else self.retries
             try:
                 answer = self._ask_at(address, request, stop, retries)
             except Passing as error:
-                self._addresses.set_aside(address, str(error))
+                self.addresses.set_aside(address, str(error))
                 continue
             finally:
-                self._addresses.give_back(address)
+                self.addresses.give_back(address)
             result = _read(answer, request, address + request.route, read)
             if self._journal is not None and key is not None:
                 self._journal.add(key, answer)
@@ -295,10 +287,10 @@ class Client:
                 raise CancelledError
             try:
                 answer = self._exchange.send(address + request.route, request)
-                self._addresses.answered(address)
+                self.addresses.answered(address)
                 return answer
             except Passing as error:
-                if attempt == retries or error.seconds > _LONGEST_WAIT or address not in self._addresses.live():
+                if attempt == retries or error.seconds > _LONGEST_WAIT or address not in self.addresses.live():
                     raise
                 stop.wait(max(error.seconds, pause * random.uniform(0.5, 1.0)))
                 pause = min(2 * pause, _LONGEST_PAUSE)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.errors import UserError
-from psychocounsel.remote.journal_lines import Line, Places, lines_of
+from psychocounsel.remote.journal_lines import Line, Places, damaged, lines_of
 from psychocounsel.storage.files import fsync_directory, write_atomically
 
 _SUFFIX = ".jsonl"
@@ -176,7 +176,7 @@ def _about(path: Path, number: int, line: bytes) -> str:
     try:
         return Line.of(line).about or ""
     except ValueError as error:
-        raise UserError(f"{path}: line {number} is damaged: remove that line, and its request is sent again") from error
+        raise damaged(path, number) from error
 
 
 def _whole_lines(path: Path) -> Iterator[tuple[int, bytes]]:

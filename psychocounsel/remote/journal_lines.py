@@ -51,6 +51,11 @@ class Line:
         return json.dumps(entry | {"answer": self.answer}).encode() + b"\n"
 
 
+def damaged(path: Path, number: int) -> UserError:
+    """Return the error for line `number` of a journal's file."""
+    return UserError(f"{path}: line {number} is damaged: remove that line, and its request is sent again")
+
+
 def lines_of(path: Path) -> Iterator[tuple[list[str], list[int], float]]:
     """Yield, block by block, the keys of a file's lines, the byte offsets of the lines, and their total cost.
 
@@ -67,9 +72,7 @@ def lines_of(path: Path) -> Iterator[tuple[list[str], list[int], float]]:
             for line in lines:
                 number += 1
                 if (head := _HEAD.match(line)) is None:
-                    raise UserError(
-                        f"{path}: line {number} is damaged: remove that line, and its request is sent again"
-                    )
+                    raise damaged(path, number)
                 keys.append(head[1].decode())
                 offsets.append(start)
                 cost += float(head[2] or 0)

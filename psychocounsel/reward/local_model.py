@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from omegaconf import MISSING, OmegaConf
@@ -78,9 +77,9 @@ class LocalReward(CombinedReward):
 
 def labels_of(path: str) -> tuple[str, ...] | None:
     """Return the labels in the config.json of a local model; None if it is not local, or does not exist yet."""
-    from psychocounsel.model.shape import builtin_folder
+    from psychocounsel.model.shape import folder_of
 
-    place = builtin_folder(path) if path.startswith("builtin:") else Path(path)
+    place = folder_of(path)
     if not place.is_dir():
         return None
     config = read_json(place / "config.json") or read_json(RunDir(place).model / "config.json")

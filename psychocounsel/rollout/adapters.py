@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from psychocounsel.errors import UserError
+from psychocounsel.storage.files import memory_folder
 
 if TYPE_CHECKING:
     from psychocounsel.rollout.base import TrainedPolicy
@@ -34,10 +35,7 @@ class AdapterFolder:
     """Folder in memory with the newest adapter in vLLM's format; vLLM treats each version as a new adapter."""
 
     def __init__(self) -> None:
-        shared = "/dev/shm"
-        self._place = tempfile.TemporaryDirectory(
-            prefix="psychocounsel-", dir=shared if Path(shared).is_dir() else None
-        )
+        self._place = tempfile.TemporaryDirectory(prefix="psychocounsel-", dir=memory_folder())
         self.path, self.number = Path(self._place.name), 0
 
     def request(self) -> Any:

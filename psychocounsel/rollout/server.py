@@ -37,6 +37,7 @@ from psychocounsel.rollout.vllm_engine import prepare_cpu, prepare_environment, 
 from psychocounsel.rundir.run import server_secret
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.settings import config as configs
+from psychocounsel.storage.files import memory_folder
 from psychocounsel.storage.modes import let_nobody_else_write
 
 
@@ -174,7 +175,7 @@ class Server:
         return _json({})
 
     async def piece(self, request: Any) -> Any:
-        with tempfile.NamedTemporaryFile(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as file:
+        with tempfile.NamedTemporaryFile(dir=memory_folder()) as file:
             async for part in request.stream():
                 file.write(part)
             file.flush()

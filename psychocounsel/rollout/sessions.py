@@ -67,11 +67,6 @@ class Session:
         assert self.stretch is not None
         return replace(self.stretch, session=self.messages[len(self.prompt.messages or []) :])
 
-    def seed_of(self, turn: int, part: int) -> int:
-        import numpy as np
-
-        return int(np.random.SeedSequence([self.seed, turn, part]).generate_state(1)[0] >> 1)
-
     def say(self, reply: Completion) -> None:
         """Append the policy's reply. A reply that was cut ends the session, because no client would answer half a sentence."""
         import numpy as np
@@ -174,7 +169,7 @@ class SessionRollout(Rollout):
         """Let the policy take its turn in all sessions."""
         from psychocounsel.data.group import Group
 
-        seeds = tuple(session.seed_of(turn, 0) for session in live)
+        seeds = tuple(_mixed(session.seed, turn, 0) for session in live)
         drawn = replace(sampling, n=1, seed=_mixed(sampling.seed, turn), seeds=seeds)
         groups = [Group(session.prompt.id, session.ids, messages=session.messages) for session in live]
         answered = dict(self.rollout.write([(groups, drawn)], alive)).get(0, [])
@@ -184,7 +179,7 @@ class SessionRollout(Rollout):
     def _listen(self, live: Sequence[Session], turn: int, sampling: Sampling, alive: Callable[[], None]) -> None:
         """Let the clients take their turn in the sessions that go on."""
         waiting = [session for session in live if not session.is_over]
-        of_ranks = self.world.gather([(session.conversation, session.seed_of(turn, 1)) for session in waiting])
+        of_ranks = self.world.gather([(session.conversation, _mixed(session.seed, turn, 1)) for session in waiting])
         asked = [question for of_rank in of_ranks for question in of_rank]
         if not asked:
             return
@@ -246,10 +241,11 @@ def _grouped(sessions: Sequence[Session], n: int) -> list[Group]:
     ]
 
 
-def _mixed(seed: int, number: int) -> int:
+def _mixed(*numbers: int) -> int:
+    """Return a seed made of these numbers."""
     import numpy as np
 
-    return int(np.random.SeedSequence([seed, number]).generate_state(1)[0] >> 1)
+    return int(np.random.SeedSequence(numbers).generate_state(1)[0] >> 1)
 
 
 def _probe(chat: ChatFormat) -> None:

@@ -38,9 +38,9 @@ class Transfer:
         self.client, self.kind, self.device, self.seconds = client, kind, device, seconds
         self.groups: dict[str, ServerGroup] = {}
         self.slots: dict[str, int] = {}  # number of replies that each server writes at once
-        self._threads = ThreadPoolExecutor(max(1, len(client.live())), "transfer")
+        self._threads = ThreadPoolExecutor(max(1, len(client.addresses.live())), "transfer")
         collective = kind == "collective" or (kind == "auto" and device.type == "cuda")
-        self._store = _store(client.live()) if collective else None
+        self._store = _store(client.addresses.live()) if collective else None
 
     def begin(self, adapter_rank: int) -> None:
         """Stop the servers' writing and connect to their workers. Adapters (`adapter_rank` above 0) go by HTTP only.
@@ -59,7 +59,7 @@ class Transfer:
         """Send some parameters to all remaining servers."""
         from safetensors.torch import save
 
-        by_http = any(address not in self.groups for address in self.client.live())
+        by_http = any(address not in self.groups for address in self.client.addresses.live())
         body = save({name: value.cpu().contiguous() for name, value in piece}) if by_http else b""
         self._each(lambda address: self._send(address, piece, body))
 
@@ -73,10 +73,10 @@ class Transfer:
         for group in self.groups.values():
             group.close()
         self._threads.shutdown()
-        return self.client.live()
+        return self.client.addresses.live()
 
     def _each(self, task: Callable[[str], Any]) -> None:
-        for _ in self._threads.map(task, self.client.live()):
+        for _ in self._threads.map(task, self.client.addresses.live()):
             pass  # raises a task's exception
 
     def _begin(self, address: str, adapter_rank: int) -> None:
@@ -108,7 +108,9 @@ class Transfer:
         try:
             self.groups[address] = group.result(self.seconds)
         except (RuntimeError, TimeoutError) as error:
-            self.client.set_aside(address, f"no process group: {(str(error).splitlines() or ['time-out'])[0][:200]}")
+            self.client.addresses.set_aside(
+                address, f"no process group: {(str(error).splitlines() or ['time-out'])[0][:200]}"
+            )
 
     def _end(self, address: str, version: int) -> None:
         missing = self.client.post(address, f"/weights/end?version={version}", b"", _missing)

@@ -51,9 +51,9 @@ _MAY_DIFFER_WITHIN = re.compile(
     r"\.(addresses|concurrency|timeout_seconds|retries|key_variable|input_price|output_price)"
 )
 _MAY_RESHARD = re.compile(r"zero\.\w+")  # checkpoints load at any stage and number of processes
-_MAY_GROW = ("max_steps", "epochs")
+LENGTHS = ("max_steps", "epochs")  # may grow
 # Keys that may change but still decide the result of a finished run: its figures, best model and finished steps.
-_DECIDE_THE_END = ("eval.every", "checkpoint.patience", "guard", "callbacks", "steps", "remove", *_MAY_GROW)
+_DECIDE_THE_END = ("eval.every", "checkpoint.patience", "guard", "callbacks", "steps", "remove", *LENGTHS)
 # Keys that a run fills in if its command leaves them open: commits of the hub, and a measured size.
 _FILLED_IN = re.compile(r"(.+\.)?(eval_)?revision|micro_batch_tokens")
 _OPEN = (None, "auto")
@@ -117,7 +117,7 @@ def is_within(key: str, other: str) -> bool:
 
 def defines(key: str) -> bool:
     """Return True if another value of this key or group makes another run of a sweep; the length does, too."""
-    return _defines(key) or key in _MAY_GROW
+    return _defines(key) or key in LENGTHS
 
 
 def differing(new: Mapping[str, Any], old: Mapping[str, Any]) -> list[str]:
@@ -181,7 +181,7 @@ def _flat(config: DictConfig | dict[str, Any]) -> dict[str, Any]:
 def _defines(key: str) -> bool:
     return (
         key.split(".")[0] not in _MAY_DIFFER
-        and key not in (*_MAY_DIFFER_KEYS, *_MAY_GROW)
+        and key not in (*_MAY_DIFFER_KEYS, *LENGTHS)
         and not _MAY_DIFFER_WITHIN.fullmatch(key)
         and not _MAY_RESHARD.fullmatch(key)
     )
@@ -189,7 +189,7 @@ def _defines(key: str) -> bool:
 
 def fingerprint(config: DictConfig, **more: Any) -> str:
     """Return the sha256 of a run's identity, its length and `more` (hashes of data and weights)."""
-    content = {**identity(config), **{key: config[key] for key in _MAY_GROW if key in config}, **more}
+    content = {**identity(config), **{key: config[key] for key in LENGTHS if key in config}, **more}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
@@ -206,7 +206,7 @@ def check_same_run(config: DictConfig, existing: DictConfig, run_dir: Path) -> N
             f"{run_dir} belongs to a run with other settings ({both_values(keys, new, old)}): use another run_dir, or the "
             "same values"
         )
-    if all(key in config for key in _MAY_GROW):
+    if all(key in config for key in LENGTHS):
         _check_length(config, existing, run_dir)
 
 
@@ -215,7 +215,7 @@ def _check_length(config: DictConfig, existing: DictConfig, run_dir: Path) -> No
 
     Only the worker knows the steps of an epoch; it refuses a length below the finished steps.
     """
-    for key in _MAY_GROW:
+    for key in LENGTHS:
         before, now = existing[key], config[key]
         if before is not None and now is not None and now < before:
             raise UserError(f"{run_dir} was started with {key}={before}: {key} may grow but not shrink to {now}")

@@ -210,6 +210,11 @@ class RunDir:
         self.servers = path / "servers"
         self.server_key = self.servers / "key"  # the secret that the servers and the run share
 
+    @property
+    def journals(self) -> tuple[Path, ...]:
+        """The folders with paid answers of language models; a command that works in steps has `answers`, too."""
+        return self.counterfactual_answers, self.ranker_answers, self.reward_answers, self.client_answers
+
     def attempt(self, number: int) -> AttemptDir:
         return AttemptDir(self.logs / f"{number:02d}")
 

@@ -36,8 +36,13 @@ class Record:
         """Id of the user who submitted it."""
         return self.files.path.stat().st_uid
 
+    def task_names(self, index: int) -> list[str]:
+        """Return the names of a task in every segment of the submission."""
+        return [f"{job}_{index}" if self.is_array else job for job in self.jobs]
+
     def task_name(self, index: int) -> str:
-        return f"{self.jobs[-1]}_{index}" if self.is_array else self.jobs[-1]
+        """Return the name of a task in the last segment."""
+        return self.task_names(index)[-1]
 
 
 def new_submission(home: Path) -> SubmissionDir:

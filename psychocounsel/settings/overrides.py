@@ -153,11 +153,6 @@ def with_quoted_texts(override: str) -> str | None:
     return shlex.quote(word)
 
 
-def override_key(text: str) -> str:
-    """Return the key of an override or of a swept list, without a leading + or ~."""
-    return text.lstrip("+~").partition("=")[0]
-
-
 @lru_cache(maxsize=4096)
 def parsed(text: str) -> Override:
     """Return a parsed override; cached because the runs of a sweep share most of theirs.

@@ -12,7 +12,7 @@ from psychocounsel.rundir.identity import slug
 from psychocounsel.rundir.paths import RunDir, outputs_of, run_of_model
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.sweep import telling_name
-from psychocounsel.storage.files import PACKAGE, absolute, expanded
+from psychocounsel.storage.files import SHIPPED_MODELS, absolute, expanded
 from psychocounsel.storage.weight_files import refuse_gguf
 
 _LOOKS_LOCAL = re.compile(r"^[./~]|\.(jsonl?|parquet|jinja|csv|tsv|gz)$")
@@ -38,7 +38,7 @@ def is_of_earlier_run(config: DictConfig, path: str) -> bool:
 
 def check_shipped(value: str, key: str, of_data: bool = False) -> None:
     """Raise UserError if `value` is a `builtin:` name that the package does not contain."""
-    models = [f"builtin:{folder.name}" for folder in sorted(PACKAGE.joinpath("model", "shipped").iterdir())]
+    models = [f"builtin:{folder.name}" for folder in sorted(SHIPPED_MODELS.iterdir())]
     names = ["builtin:sample", "builtin:clients"] if of_data else models
     if value not in names:
         raise UserError(f"{key}={value}: does not ship with the package; these do: {', '.join(names)}")

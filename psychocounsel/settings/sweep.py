@@ -12,7 +12,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.errors import UserError
-from psychocounsel.settings.overrides import override_key, quoted
+from psychocounsel.rundir.sweep import key_of
+from psychocounsel.settings.overrides import quoted
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.storage.yaml_limits import bounded
 
@@ -35,15 +36,15 @@ def take_sweep(arguments: Sequence[str], conf_folders: Sequence[Path]) -> tuple[
     if len(names) > 1 or "," in names[0]:
         raise UserError("sweep= names one file of conf/sweep; run the others by separate commands")
     path, content = _load(names[0], conf_folders)
-    given = {override_key(text): text for text in rest}
+    given = {key_of(text): text for text in rest}
     cross, pair = content.get("cross", {}), content.get("pair", {})
-    if taken := sorted(given.keys() & set(map(override_key, pair))):
+    if taken := sorted(given.keys() & set(map(key_of, pair))):
         raise UserError(f"{taken[0]}: sweep={names[0]} sets it in rows with other keys ({path}); leave it out")
     # Runs are named by their overrides, so a key keeps its position wherever its values come from.
-    crossed = [given.get(override_key(key), f"{key}={','.join(map(written, values))}") for key, values in cross.items()]
+    crossed = [given.get(key_of(key), f"{key}={','.join(map(written, values))}") for key, values in cross.items()]
     lists = [[f"{key}={written(value)}" for value in values] for key, values in pair.items()]
     flag = [] if "-m" in rest or "--multirun" in rest else ["-m"]
-    others = [text for text in rest if override_key(text) not in set(map(override_key, cross))]
+    others = [text for text in rest if key_of(text) not in set(map(key_of, cross))]
     return [*flag, *others, *crossed], [list(row) for row in zip(*lists, strict=True)] or [[]]
 
 
@@ -71,7 +72,7 @@ def _load(name: str, conf_folders: Sequence[Path]) -> tuple[Path, dict[str, Any]
     if len({len(values) for values in content.get("pair", {}).values()}) > 1:
         counts = ", ".join(f"{key} has {len(values)}" for key, values in content["pair"].items())
         raise UserError(f"{path}: the lists of pair must have equal lengths: {counts}")
-    if both := set(map(override_key, content.get("cross", {}))) & set(map(override_key, content.get("pair", {}))):
+    if both := set(map(key_of, content.get("cross", {}))) & set(map(key_of, content.get("pair", {}))):
         raise UserError(f"{path}: {sorted(both)[0]} is in both cross and pair")
     return path, content
 

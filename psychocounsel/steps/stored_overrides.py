@@ -14,8 +14,9 @@ from hydra.core.override_parser.types import Override, QuotedString
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir, StepsDir
 from psychocounsel.rundir.run_config import is_run, read_overrides
+from psychocounsel.rundir.sweep import key_of
 from psychocounsel.rundir.trust import refuse_untrusted_run
-from psychocounsel.settings.overrides import override_key, parsed, quoted
+from psychocounsel.settings.overrides import parsed, quoted
 from psychocounsel.settings.own_code import require_agreement
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.storage.files import absolute, expanded, read_mapping
@@ -74,13 +75,11 @@ def annotate_arguments(options: Sequence[str], overrides: Sequence[str], choices
             "-m: annotate makes one dataset per command; leave it out, and give each dataset its own out=DIR"
         )
     typed = [override for text in overrides for override in _with_files(text, choices)]
-    out = next((_text(parsed(text)) for text in reversed(typed) if override_key(text) == "out"), None)
+    out = next((_text(parsed(text)) for text in reversed(typed) if key_of(text) == "out"), None)
     stored = stored_overrides(expanded(out)) if out and out != "null" else []
-    replaced = {key for text in typed for key in _REPLACED.get(override_key(text), ())}
-    merged = merged_overrides([text for text in stored if override_key(text) not in replaced], typed)
-    own = any(override_key(text) in _REPLACED for text in typed) and not any(
-        override_key(text) == "speeches" for text in merged
-    )
+    replaced = {key for text in typed for key in _REPLACED.get(key_of(text), ())}
+    merged = merged_overrides([text for text in stored if key_of(text) not in replaced], typed)
+    own = any(key_of(text) in _REPLACED for text in typed) and not any(key_of(text) == "speeches" for text in merged)
     return (
         ["speeches=local", *merged] if own else merged
     )  # the default choice is the sample, with its licence and limit
@@ -109,7 +108,7 @@ def evaluate_arguments(options: Sequence[str], overrides: Sequence[str]) -> list
         UserError: if another user could have written the directory.
     """
     typed = list(overrides)
-    out = next((_text(parsed(text)) for text in reversed(typed) if override_key(text) == "run_dir"), None)
+    out = next((_text(parsed(text)) for text in reversed(typed) if key_of(text) == "run_dir"), None)
     if {"-m", "--multirun"} & set(options) or not out or out == "null":
         return typed
     folder = expanded(out)
@@ -123,21 +122,21 @@ def evaluate_arguments(options: Sequence[str], overrides: Sequence[str]) -> list
 
 def merged_overrides(stored: Iterable[str], typed: Sequence[str]) -> list[str]:
     """Return `stored` without the overrides that `typed` replaces or that held for one command, followed by `typed`."""
-    keys = {override_key(text) for text in typed}
-    groups = {override_key(text) for text in typed if override_key(text) in _GROUPS}
+    keys = {key_of(text) for text in typed}
+    groups = {key_of(text) for text in typed if key_of(text) in _GROUPS}
     same = {text for text in typed if text in set(stored)}  # repeating a choice keeps its stored keys
-    replaced = {group for group in groups if not any(override_key(text) == group for text in same)}
+    replaced = {group for group in groups if not any(key_of(text) == group for text in same)}
     kept = [
         text
         for text in stored
-        if (key := override_key(text)) not in (*keys, *_OF_THIS_COMMAND) and key.partition(".")[0] not in replaced
+        if (key := key_of(text)) not in (*keys, *_OF_THIS_COMMAND) and key.partition(".")[0] not in replaced
     ]
     return [*kept, *typed]
 
 
 def lasting(overrides: Sequence[str]) -> list[str]:
     """Return the overrides to store in a directory, with absolute paths, without those that hold for one command."""
-    return [_absolute(text) for text in overrides if override_key(text) not in _OF_THIS_COMMAND]
+    return [_absolute(text) for text in overrides if key_of(text) not in _OF_THIS_COMMAND]
 
 
 def _with_files(text: str, choices: Sequence[str]) -> list[str]:

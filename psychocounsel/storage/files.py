@@ -15,12 +15,18 @@ from typing import Any
 from psychocounsel.errors import UserError
 
 PACKAGE = Path(__file__).parent.parent  # the folder `psychocounsel`
+SHIPPED_MODELS = PACKAGE.joinpath("model", "shipped")  # a folder for each model `builtin:NAME`
 
 
 def shipped(name: str) -> Path:
     """Return the folder `conf`, `launch` or `slurm`: inside the wheel, or next to the package in a checkout."""
     inside = PACKAGE / "share" / name
     return inside if inside.is_dir() else PACKAGE.parent / name
+
+
+def memory_folder() -> str | None:
+    """Return a folder whose files are in memory; None, which stands for the usual temporary folder, where there is none."""
+    return "/dev/shm" if os.path.isdir("/dev/shm") else None
 
 
 def expanded(path: str | Path) -> Path:
@@ -248,6 +254,11 @@ def readable_size(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:,.1f} TB"
+
+
+def counted(count: int, noun: str) -> str:
+    """Return a number with its noun, such as 1 node, 3 nodes or 2 processes."""
+    return f"{count} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
 
 
 def readable_time(seconds: float) -> str:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from psychocounsel.storage.files import temporary_name
 from psychocounsel.storage.modes import file_mode
 
 HEARTBEAT_SECONDS = 10.0
@@ -98,7 +99,7 @@ def forget(path: Path, job: str) -> None:
 
 def _create(lock: Path, content: str) -> bool:
     """Create the lock file with its content in one step; False if it exists. A hard link is atomic on NFS, too."""
-    draft = lock.with_name(f".{lock.name}.{uuid.uuid4().hex}.tmp")
+    draft = temporary_name(lock)
     try:
         draft.write_text(content)
         draft.chmod(file_mode())  # users who share the folder must be able to read the lock's owner
@@ -144,7 +145,7 @@ def _age(lock: Path) -> float:
 
     In a folder that this user cannot write to, for instance a colleague's, our clock must do.
     """
-    probe, now = lock.with_name(f".clock.{uuid.uuid4().hex}.tmp"), time.time()
+    probe, now = temporary_name(lock.with_name("clock")), time.time()
     with contextlib.suppress(OSError):
         probe.touch()
         now = probe.stat().st_mtime
@@ -154,7 +155,7 @@ def _age(lock: Path) -> float:
 
 def _take_away(lock: Path, stale: str) -> None:
     """Remove a stale lock. If another process has taken it over in the meantime, put that lock back."""
-    aside = lock.with_name(f".stale.{uuid.uuid4().hex}.tmp")
+    aside = temporary_name(lock.with_name("stale"))
     try:
         lock.rename(aside)
     except FileNotFoundError:

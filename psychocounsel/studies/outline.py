@@ -7,7 +7,7 @@ from statistics import fmean
 
 from psychocounsel.cluster.base import Cluster
 from psychocounsel.cluster.slurm import sharing
-from psychocounsel.cluster.slurm.request import SlurmRequest, counted
+from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.states import short
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import SelectionDir
@@ -15,7 +15,7 @@ from psychocounsel.rundir.results import gate_verdict, is_finished, objective_in
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.sweep import telling_name
 from psychocounsel.settings import config as configs
-from psychocounsel.storage.files import read_mapping
+from psychocounsel.storage.files import counted, read_mapping
 from psychocounsel.studies.plan import PlannedStage, StudyCell, StudyPlan
 from psychocounsel.studies.references import named_stages
 

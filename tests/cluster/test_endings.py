@@ -7,11 +7,18 @@ from typing import Any
 import pytest
 
 from psychocounsel.cluster.attempt_ending import AttemptEnding, AttemptVerdict, judge, last_error, progress_mark
+from psychocounsel.cluster.base import QueueState
 from psychocounsel.cluster.rank import _served
+from psychocounsel.cluster.states import _row
 from psychocounsel.errors import GoOnLater, UserError
 from psychocounsel.remote.client import NoServerLeft
 from psychocounsel.rundir.manifest import write_manifest
 from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.run import note_attempt
+from psychocounsel.rundir.run_config import write_job
+from psychocounsel.rundir.sweep import ListedRun
+
+DIED = "/var/job/script: line 9: no_such_command: command not found"
 
 
 def verdict(
@@ -85,7 +92,8 @@ def test_the_third_stop_without_progress_is_the_last() -> None:
 def test_steps_shards_answers_and_cached_references_are_progress(tmp_path: Path) -> None:
     run, cache = tmp_path / "run", tmp_path / "cache"
     marks = [progress_mark(run, 0, cache), progress_mark(run, 1, cache)]
-    for file in ("rounds/0000/shard-00.parquet", "answers/journal-0.bin", "checkpoints/step-000001/manifest.json"):
+    files = ("rounds/0000/shard-00.parquet", "answers/journal-0.bin", "client_answers/journal")
+    for file in (*files, "checkpoints/step-000001/manifest.json"):
         (run / file).parent.mkdir(parents=True)
         (run / file).write_bytes(b"1")
         marks.append(progress_mark(run, 1, cache))
@@ -98,6 +106,33 @@ def test_steps_shards_answers_and_cached_references_are_progress(tmp_path: Path)
     (run / "logs").mkdir()
     (run / "logs" / "rank-0.out").write_text("more")
     assert progress_mark(run, 1, cache) == marks[-1]
+
+
+@pytest.mark.parametrize(
+    ("job", "about", "state", "reason"),
+    [
+        ("7", {"requeued": True}, "failed", f"stopped at step 3; the job ended before its next attempt began: {DIED}"),
+        ("8", {"requeued": False}, "failed", f"stopped at step 3; the job ended before its next attempt began: {DIED}"),
+        ("9", {"requeued": True}, "failed", f"never started (failed): {DIED}"),
+        ("7", {"requeued": False}, "stopped", "stopped at step 3"),
+        ("7", {"requeued": True, "signal": "TERM"}, "stopped", "stopped at step 3"),
+        ("8", {"requeued": False, "verdict": "failed"}, "failed", "stopped at step 3"),
+    ],
+    ids=["requeued", "next segment", "submitted again", "no more", "cancelled", "given up"],
+)
+def test_a_job_that_dies_before_its_attempt_begins_is_failed(
+    job: str, about: dict[str, Any], state: str, reason: str, tmp_path: Path
+) -> None:
+    """An earlier attempt of job 7 has stopped; job 8 is the next segment of its submission, job 9 a later one."""
+    attempt, log = RunDir(tmp_path / "run").attempt(1), tmp_path / "log"
+    attempt.path.mkdir(parents=True)
+    stopped = {"job": "7", "started": 1.0, "ended": 2.0, "verdict": "stopped", "reason": "stopped at step 3"}
+    note_attempt(attempt, **stopped | about)
+    write_job(tmp_path / "run", "psychocounsel.train", 0, [])
+    log.write_text(f"run: stopped at step 3\n{DIED}\n")
+    ended = QueueState(job, "ended", ending="failed", log=log, jobs=["9"] if job == "9" else ["7", "8"])
+    row = _row(ListedRun(0, tmp_path / "run", ""), ended)
+    assert (row.state, row.reason) == (state, reason)
 
 
 OUT_OF_MEMORY = "RuntimeError: CUDA out of memory"

@@ -135,7 +135,7 @@ def test_presets_get_the_fastest_setting_that_fits(name: str) -> None:
     shape, words = _shape(config), []
     for limit in (40.0, 80.0, 141.0):
         values = choose(shape, config, 8, limit)
-        assert fits(shape, config, 8, limit, values)
+        assert fits(shape, with_values(config, values), 8, limit)
         stage, optimizer, parameters, recomputes = values.values()
         words.append(f"{stage}{'o' * optimizer}{'p' * parameters}{'+' * recomputes}")
     assert " ".join(words) == _CHOSEN[name]

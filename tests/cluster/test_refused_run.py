@@ -43,12 +43,13 @@ def test_the_folder_in_which_the_user_stands_is_kept(tmp_path: Path, monkeypatch
     assert not list((tmp_path / "here").iterdir())
 
 
-def test_answers_that_were_paid_for_are_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize("journal", [path.name for path in RunDir(Path()).journals])
+def test_answers_that_were_paid_for_are_kept(journal: str, tmp_path: Path) -> None:
     job = refused(tmp_path)
     key = request_key("/chat/completions", {})
-    Journal(job.files.counterfactual_answers).add(key, {"choices": []})
+    Journal(job.run_dir / journal).add(key, {"choices": []})
     _remove_unstarted(job)
-    assert Journal(job.files.counterfactual_answers).get(key)
+    assert Journal(job.run_dir / journal).get(key)
 
 
 @pytest.mark.parametrize("name", ["scores", "counterfactuals", "audit", "metrics"])

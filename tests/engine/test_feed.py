@@ -16,7 +16,7 @@ from psychocounsel.algo.simpo import SimPO
 from psychocounsel.data.batch import build_batch
 from psychocounsel.data.dataset import Dataset
 from psychocounsel.data.group import Group
-from psychocounsel.engine.feed import MixedFeed, OfflineFeed
+from psychocounsel.engine.feed import Feed, MixedFeed, OfflineFeed
 from psychocounsel.engine.schedule import DataOrder
 from psychocounsel.errors import UserError
 from psychocounsel.storage.files import read_json
@@ -50,17 +50,13 @@ def test_online_simpo_has_simpos_loss_on_the_best_and_the_worst() -> None:
     assert mine["loss_preference"].sum.item() == pytest.approx(expected, rel=1e-5)
 
 
-class Rounds:
+class Rounds(Feed):
     """A feed with a given number of groups per step."""
 
     steps = 12
-    metrics = evaluate = sample = lengths = None
 
     def __init__(self, counts: list[int]) -> None:
-        self.counts, self.started = counts, ""
-
-    def start(self, weights: str) -> None:
-        self.started = weights
+        self.counts = counts
 
     def groups(self, step: int) -> list:
         return random_groups(self.counts[step])
@@ -69,8 +65,7 @@ class Rounds:
 def test_each_batch_has_its_share_of_the_datas_pairs() -> None:
     pairs = random_groups(7, seed=1)
     order = DataOrder(7, 2, 12 * 2 / 7, 12, 1)
-    rounds: Any = Rounds([3] * 11 + [0])
-    feed = MixedFeed(rounds, OfflineFeed(Dataset(pairs, []), order, None))  # type: ignore[arg-type]
+    feed = MixedFeed(Rounds([3] * 11 + [0]), OfflineFeed(Dataset(pairs, []), order, None))  # type: ignore[arg-type]
     mine = {id(group) for group in pairs}
     seen = [[id(group) in mine for group in feed.groups(step)] for step in range(feed.steps)]
     assert seen == [[False] * 3 + [True] * 2] * 11 + [[True] * 2]

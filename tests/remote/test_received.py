@@ -134,7 +134,7 @@ def test_no_way_brings_a_key_a_prompt_or_a_control_character(
             client = Client(
                 [address, "http://127.0.0.1:9"], "judge", key_variable="MY_KEY", retries=0, timeout_seconds=5
             )
-            client.set_aside("http://127.0.0.1:9", "it is not there")
+            client.addresses.set_aside("http://127.0.0.1:9", "it is not there")
             try:
                 if streams:
                     said = json.dumps(list(client.events("/x", PAYLOAD)), ensure_ascii=False)

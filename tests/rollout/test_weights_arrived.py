@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from psychocounsel.errors import UserError
-from psychocounsel.remote.client import Client
+from psychocounsel.remote.client import Addresses, Client
 from psychocounsel.rollout.weight_sync import Transfer, refuse_missing, tied_names
 from tests.support.answering import no_proxy, serving
 
@@ -32,7 +32,7 @@ def test_the_first_missing_names_and_their_number_are_told() -> None:
 
 @pytest.mark.parametrize("missing", [[], ["model.norm.weight"]])
 def test_a_server_that_lacks_weights_is_refused(missing: list[str]) -> None:
-    client: Any = SimpleNamespace(live=lambda: ["http://gpu7:8000"], post=lambda *_: missing)
+    client: Any = SimpleNamespace(addresses=Addresses(["http://gpu7:8000"], "rollout"), post=lambda *_: missing)
     transfer = Transfer(client, "http", torch.device("cpu"), 5.0)
     if missing:
         with pytest.raises(UserError, match=r"^rollout: http://gpu7:8000: vLLM took .* for model.norm.weight: "):

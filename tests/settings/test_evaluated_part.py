@@ -6,7 +6,7 @@ import pytest
 
 from psychocounsel.evaluation.contestants.speeches import evaluation_speeches
 from psychocounsel.evaluation.reward.rankers import evaluated_pairs
-from psychocounsel.model.shape import builtin_folder
+from psychocounsel.model.shape import folder_of
 from tests.support.contests import PROMPTS, contest
 from tests.support.harness import write_jsonl
 from tests.support.trained import trained_run
@@ -68,7 +68,7 @@ def test_datasets_keep_their_held_out_part(file: Path, tmp_path: Path) -> None:
 
 
 def test_pairs_for_reward_models_follow_the_same_rule(file: Path, tmp_path: Path) -> None:
-    weights = builtin_folder("builtin:tiny_reward")
+    weights = folder_of("builtin:tiny_reward")
     run = trained_run(tmp_path / "run", "algo=reward", f"data.path={file}", weights=weights)
     found = {}
     for given in ("reward=tiny", f"reward.path={run}/model", f"compare=[{run}/model]"):

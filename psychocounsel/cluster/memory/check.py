@@ -30,6 +30,7 @@ from psychocounsel.rundir.run_config import write_config
 from psychocounsel.search.settling import await_rank_0
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.command import Command
+from psychocounsel.storage.files import counted
 
 _USUAL_GB = (40.0, 80.0, 141.0)  # sizes of data-centre GPUs: A100, A100 or H100, H200
 
@@ -46,7 +47,7 @@ def memory_line(config: DictConfig, gpus: int, limit_gb: float | None, machines:
     elif "zero.stage" in keys:
         sizes = [(size, with_values(config, choose(shape, config, gpus, size, machines))) for size in _USUAL_GB]
         listed = ", ".join(f"{size:g} GB: {chosen_words(chosen, keys)}" for size, chosen in sizes)
-        return f"{name}: zero=auto is chosen when the run starts, on {gpus} GPU{'s' * (gpus > 1)} of {listed}"
+        return f"{name}: zero=auto is chosen when the run starts, on {counted(gpus, 'GPU')} of {listed}"
     elif keys:
         note = f"; {keys[0]}=auto is counted as true; it becomes false if memory allows (cluster.gpu_memory_gb=80 shows it)"
     memory = estimate(shape, on_gpus_of(config, limit_gb) if limit_gb else config, gpus)
@@ -65,8 +66,7 @@ def memory_line(config: DictConfig, gpus: int, limit_gb: float | None, machines:
         if members
     )
     of = f" of {limit_gb:g} GB" if limit_gb else ""
-    count = "1 GPU" if gpus == 1 else f"{gpus} GPUs"
-    line = f"{name}: memory on each of {count}: about {memory.total / 1e9:.0f} GB{of} ({listed})"
+    line = f"{name}: memory on each of {counted(gpus, 'GPU')}: about {memory.total / 1e9:.0f} GB{of} ({listed})"
     if memory.unknown:
         line += f", without {' and '.join(memory.unknown)}, whose size is unknown"
     line += note
@@ -215,7 +215,7 @@ def settle(run: Run, gpus: int, limit_gb: float, machines: Machines = UNKNOWN) -
     keys = is_open(run.config)
     run.config = with_values(run.config, choose(trained_shape(run.config), run.config, gpus, limit_gb, machines))
     write_config(run.dir, run.config)
-    where = f"{gpus} GPU{'s' * (gpus > 1)} of {limit_gb:.0f} GB" if gpus else "CPU"
+    where = f"{counted(gpus, 'GPU')} of {limit_gb:.0f} GB" if gpus else "CPU"
     run.say(f"auto: {chosen_words(run.config, keys)} for {where}, fixed for this run")
 
 

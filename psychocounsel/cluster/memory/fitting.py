@@ -1,8 +1,7 @@
 """Settings that fit the memory: the values chosen for `auto`, and advice if a run is too large."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
-from types import MappingProxyType
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -39,14 +38,9 @@ def on_gpus_of(config: DictConfig, limit_gb: float) -> DictConfig:
     return copy
 
 
-def fits(
-    shape: Shape, config: DictConfig, gpus: int, limit_gb: float, values: Mapping[str, Any] = MappingProxyType({})
-) -> bool:
-    """Return True if the estimated memory of a run with other `values` fits GPUs of `limit_gb` [10^9 bytes]."""
-    changed = on_gpus_of(config, limit_gb)
-    for key, value in values.items():
-        OmegaConf.update(changed, key, value)
-    return estimate(shape, changed, gpus).total <= limit_gb * _GB
+def fits(shape: Shape, config: DictConfig, gpus: int, limit_gb: float) -> bool:
+    """Return True if the estimated memory of a run fits GPUs of `limit_gb` [10^9 bytes]."""
+    return estimate(shape, on_gpus_of(config, limit_gb), gpus).total <= limit_gb * _GB
 
 
 def is_open(config: DictConfig) -> list[str]:
@@ -78,13 +72,11 @@ def choose(
     if shape is None:
         return {"model.gradient_checkpointing": True}
     tried = [_open_values(keys, values) for values in _tried(config, gpus, "zero.stage" in keys)]
-    fitting = [
-        values
-        for values in tried
-        if fits(
-            shape, config, gpus, limit_gb * (1 if values.get("model.gradient_checkpointing", True) else SHARE), values
-        )
-    ]
+    fitting = []
+    for values in tried:
+        share = 1 if values.get("model.gradient_checkpointing", True) else SHARE
+        if fits(shape, with_values(config, values), gpus, limit_gb * share):
+            fitting.append(values)
     small = (values for values in fitting if fits_host(shape, with_values(config, values), gpus, machines))
     return next(small, fitting[0] if fitting else tried[-1])
 
@@ -143,7 +135,9 @@ def advice(shape: Shape, config: DictConfig, gpus: int, limit_gb: float) -> list
     for change, more in product(changes, _less_for_replies(config)):
         values = {key: value for key, value in {**change, **more}.items() if OmegaConf.select(config, key) != value}
         tried[" ".join(f"{key}={str(value).lower()}" for key, value in values.items())] = values
-    return [typed for typed, values in tried.items() if values and fits(shape, config, gpus, limit_gb, values)]
+    return [
+        typed for typed, values in tried.items() if values and fits(shape, with_values(config, values), gpus, limit_gb)
+    ]
 
 
 def _less_for_replies(config: DictConfig) -> list[dict[str, Any]]:

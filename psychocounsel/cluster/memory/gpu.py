@@ -123,7 +123,8 @@ def estimate(shape: Shape, config: DictConfig, gpus: int) -> MemoryEstimate:
     scores = algorithm.needs.main == "reward_model"
     whole = float(shape.scorer if scores else shape.parameters)
     trained = [(shape, learned_weights(shape, config), whole)]
-    held, training = {"states": _trained(shape, config, gpus)}, {"activations": activation_bytes(shape, config)}
+    states = sum(parts_of_states(shape, config, gpus).values())
+    held, training = {"states": states}, {"activations": activation_bytes(shape, config)}
     if not scores:
         training["logits"] = _PIECE + 4 * _tokens(config) * shape.hidden
     if algorithm.critic_kind == "own":
@@ -228,10 +229,6 @@ def learned_weights(shape: Shape, config: DictConfig) -> float:
     if lora.rank:
         return shape.adapter(lora.rank, lora.targets) + (shape.hidden if scores else 0)
     return shape.scorer if scores else shape.parameters
-
-
-def _trained(shape: Shape, config: DictConfig, gpus: int) -> float:
-    return sum(parts_of_states(shape, config, gpus).values())
 
 
 def parts_of_states(shape: Shape, config: DictConfig, gpus: int) -> dict[str, float]:

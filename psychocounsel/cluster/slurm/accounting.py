@@ -24,9 +24,7 @@ def usage_of(homes: Iterable[Path]) -> dict[Path, Usage]:
     for record in records:
         for index, runs in enumerate(record.tasks):
             if len(runs) == 1:
-                names.setdefault(runs[0], []).extend(
-                    f"{job}_{index}" if record.is_array else job for job in record.jobs
-                )
+                names.setdefault(runs[0], []).extend(record.task_names(index))
     if not names or not shutil.which("sacct"):
         return {}
     jobs = ",".join(dict.fromkeys(job for record in records for job in record.jobs))

@@ -1,6 +1,5 @@
 """`cluster=local` inside `salloc`: srun starts the ranks of a job on the nodes of the allocation."""
 
-import ctypes
 import os
 import re
 import signal
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from psychocounsel.cluster.local_ranks import passed_on
 from psychocounsel.cluster.slurm.attempt import cause, failed_tasks
-from psychocounsel.cluster.slurm.queue import call
+from psychocounsel.cluster.slurm.queue import call, end_with_parent
 from psychocounsel.errors import CONTINUE_LATER, UserError
 from psychocounsel.remote.server_access import free_port
 from psychocounsel.rundir.paths import AttemptDir
@@ -123,7 +122,7 @@ def gpus_of_node(shown: str, nodes: int) -> int:
 def _end_with_this_process() -> None:
     """Make srun a session of its own, so that only this process forwards Ctrl-C, and let it die with this process."""
     os.setsid()
-    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+    end_with_parent(signal.SIGTERM)
 
 
 def _show(file: Path, start: int) -> int:

@@ -40,10 +40,9 @@ class ArrayRequest:
         return any(OmegaConf.select(job.config, "tracker.sync") for task in self.tasks for job in task)
 
 
-def home(jobs: Sequence[Job]) -> Path:
+def home(job: Job) -> Path:
     """Return the folder of the submission records: the sweep's folder, or the single run's."""
-    sweep = jobs[0].config.sweep_dir
-    return Path(sweep) if sweep else submissions.home_of(jobs[0].run_dir)
+    return Path(job.config.sweep_dir) if job.config.sweep_dir else submissions.home_of(job.run_dir)
 
 
 def arrays(jobs: Sequence[Job], largest_array: int) -> list[ArrayRequest]:

@@ -95,11 +95,11 @@ def end(run_dir: Path, number: int, code: int, stop_signal: str) -> str:
         ended = replace(ended, words="srun ended without an error before the run was finished")
     before = [record for record in attempts(run_dir) if record["number"] != number]
     restarts, cluster = int(os.environ.get("SLURM_RESTART_COUNT", 0)), read_config(run_dir).cluster
+    requeues = cluster.get("requeue", True)
     # Without requeues, later segments go on.
-    verdict = judge(
-        ended, before, restarts, cluster.get("max_requeues", 0) if cluster.get("requeue", True) else restarts + 1
-    )
+    verdict = judge(ended, before, restarts, cluster.get("max_requeues", 0) if requeues else restarts + 1)
     about = {"code": code, "step": ended.step, "mark": ended.mark, "rank": rank, "signal": stop_signal}
+    about["requeued"] = bool(requeues and verdict.goes_on)
     said = f"{run_dir.name}: {verdict.reason}"
     if verdict.word in ("failed", "crashed"):
         said = _last_words(attempt, rank or 0, said)

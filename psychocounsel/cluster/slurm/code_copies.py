@@ -8,7 +8,6 @@ import stat
 import subprocess
 import sys
 import sysconfig
-import uuid
 from collections import deque
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -21,13 +20,20 @@ from psychocounsel.rundir.paths import StudyDir, SubmissionHome, SweepDir
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.trust import refuse_untrusted_code
 from psychocounsel.settings.own_code import PYTHON, files_below, modules_of, walk
-from psychocounsel.storage.files import PACKAGE, fsync_directory, read_mapping, readable_size, write_atomically
+from psychocounsel.storage.files import (
+    PACKAGE,
+    SHIPPED_MODELS,
+    fsync_directory,
+    read_mapping,
+    readable_size,
+    temporary_name,
+    write_atomically,
+)
 from psychocounsel.storage.locks import held
 
 # Data next to the code are not copied. From a git checkout, tracked files are copied; otherwise Python and configuration files.
 
 _CODE = (*PYTHON, ".yaml", ".yml", ".jinja", ".j2", ".toml", ".js", ".css")
-_SHIPPED_MODELS = PACKAGE.joinpath("model", "shipped")
 _Place = tuple[Path, set[Path]]  # a folder, and files relative to it
 
 
@@ -83,7 +89,7 @@ def _package_checkout(package: Path) -> _Place | None:
 
 def _alone(package: Path) -> list[Path]:
     """Return the files of an installed package."""
-    return [*files_below(package, _CODE), *walk(_SHIPPED_MODELS.resolve())]
+    return [*files_below(package, _CODE), *walk(SHIPPED_MODELS.resolve())]
 
 
 def _checkout(folder: Path) -> _Place | None:
@@ -138,7 +144,7 @@ def _copy(code: Path, root: Path, files: Iterable[Path], limit_mb: int) -> Path:
 def _make(target: Path, root: Path, files: Iterable[Path]) -> None:
     """Copy `files` of `root` to the new folder `target`, complete or not at all."""
     code = target.parent
-    draft = code / f".{target.name}.{uuid.uuid4().hex}.tmp"
+    draft = temporary_name(target)
     try:
         for file in files:
             (draft / file).parent.mkdir(parents=True, exist_ok=True)

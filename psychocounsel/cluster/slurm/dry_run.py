@@ -11,11 +11,11 @@ from psychocounsel.cluster.memory.host import Machines
 from psychocounsel.cluster.slurm import submitting
 from psychocounsel.cluster.slurm.array_request import ArrayRequest, arrays, code_home, home, job_name
 from psychocounsel.cluster.slurm.code_copies import store_of
-from psychocounsel.cluster.slurm.request import SlurmRequest, counted
+from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.script import render
 from psychocounsel.cluster.slurm.shortages import disk_line, warnings_of
 from psychocounsel.rundir.paths import SubmissionHome
-from psychocounsel.storage.files import readable_time
+from psychocounsel.storage.files import counted, readable_time
 
 
 def describe(jobs: Sequence[Job]) -> str:
@@ -37,8 +37,10 @@ def describe(jobs: Sequence[Job]) -> str:
         for job in jobs:
             job.skip = "finished" if job.finished else job.skip
         new = [job for job in jobs if not job.skip]
+        for job in new:
+            submitting.refuse_missing(job.after)
         todo = arrays(new, len(new) + 1)
-    place = home(jobs)
+    place = home(jobs[0])
     if jobs[0].config.dry_run == "script":
         return "\n\n".join(_scripts(todo, place)) or "nothing would be submitted"
     cost = [*map(_demand, todo), *_memory(todo), *mixtures, *warnings_of(new), disk_line(place, new), ""] if new else []

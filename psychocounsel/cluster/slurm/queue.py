@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +100,7 @@ def call(command: str, *arguments: str, environment: Mapping[str, str] | None = 
             f"cluster=slurm: the command `{command}` is missing; submit from a login node of the cluster, or use cluster=local"
         )
     env = for_sbatch(os.environ, "")[0] if environment is None else environment
-    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": env, "preexec_fn": _end_with_this_process}
+    options: dict[str, Any] = {"stdin": subprocess.DEVNULL, "env": env, "preexec_fn": end_with_parent}
     try:
         done = subprocess.run([command, *arguments], capture_output=True, text=True, timeout=_SECONDS, **options)
     except subprocess.TimeoutExpired as error:
@@ -117,9 +117,9 @@ def call(command: str, *arguments: str, environment: Mapping[str, str] | None = 
     return done.stdout
 
 
-def _end_with_this_process() -> None:
-    """Let the command die with this process, because a surviving sbatch would submit a job that counts as lost."""
-    _LIBC.prctl(1, signal.SIGKILL)
+def end_with_parent(number: int = signal.SIGKILL) -> None:
+    """Let this process get a signal when its parent dies; a surviving sbatch would submit a job that counts as lost."""
+    _LIBC.prctl(1, number)
 
 
 def submit(script: Path, *arguments: str) -> str:
@@ -298,22 +298,18 @@ class QueuedRun:
         """True if it has not started, and can still start."""
         return self.task is not None and self.task.state == "PENDING"
 
-    def names(self) -> list[str]:
-        """Names of its task in every segment of its chain."""
-        return [f"{job}_{self.index}" if self.record.is_array else job for job in self.record.jobs]
-
     def queue_state(self) -> QueueState:
         """State in the terms shared by all clusters."""
         task = self.task
         name = self.record.task_name(self.index) if task is None else task.name
-        log = self.record.files.job_log(name)
+        known = QueueState(name, "forgotten", log=self.record.files.job_log(name), jobs=self.record.jobs)
         if task is None:
-            return QueueState(name, "forgotten", log=log)
+            return known
         if task.is_live:
             phase = "waiting" if task.state == "PENDING" else "running"
-            return QueueState(name, phase, task.reason, task.nodes, log=log)
-        ending = _ENDED_BY_SLURM.get(task.state, task.state.lower())
-        return QueueState(name, "ended", task.reason, ending=ending, was_ended=task.state in _ENDED_BY_SLURM, log=log)
+            return replace(known, phase=phase, reason=task.reason, nodes=task.nodes)
+        was_ended, ending = task.state in _ENDED_BY_SLURM, _ENDED_BY_SLURM.get(task.state, task.state.lower())
+        return replace(known, phase="ended", reason=task.reason, ending=ending, was_ended=was_ended)
 
 
 def queued_runs(*homes: Path, ask: bool = True) -> dict[Path, QueuedRun]:
@@ -347,24 +343,22 @@ def live_names(*homes: Path) -> dict[Path, list[str]]:
     live: dict[Path, list[str]] = {}
     for record in records:
         for index, runs in enumerate(record.tasks):
-            tasks = (known.get((job, index if record.is_array else None)) for job in record.jobs)
-            names = [task.name for task in tasks if task is not None and task.is_live]
+            names = [name for name in record.task_names(index) if name in known and known[name].is_live]
             for run in runs:
                 live.setdefault(run, []).extend(names)
     return live
 
 
-def _telling(known: dict[tuple[str, int | None], Task], record: Record, index: int) -> Task | None:
+def _telling(known: dict[str, Task], record: Record, index: int) -> Task | None:
     """Return the live segment of a chain, otherwise the last known one."""
-    place = index if record.is_array else None
-    segments = [task for job in record.jobs if (task := known.get((job, place)))]
+    segments = [known[name] for name in record.task_names(index) if name in known]
     running = [task for task in segments if task.is_live]
     return next((task for task in running if task.state != "PENDING"), None) or next(
         iter(running or segments[::-1]), None
     )
 
 
-def _known(records: Sequence[Record]) -> dict[tuple[str, int | None], Task]:
-    """Return the tasks of all records that SLURM still knows, by job and index."""
+def _known(records: Sequence[Record]) -> dict[str, Task]:
+    """Return the tasks of all records that SLURM still knows, by name."""
     jobs = [job for record in records for job in record.jobs]
-    return {(task.job, task.index): task for task in tasks(jobs, {record.owner for record in records})}
+    return {task.name: task for task in tasks(jobs, {record.owner for record in records})}

@@ -10,6 +10,7 @@ from typing import Any
 from psychocounsel.errors import UserError
 from psychocounsel.remote.server_access import SECRET_FORMS
 from psychocounsel.settings.schema import option
+from psychocounsel.storage.files import counted
 
 # Times and sizes as people and SLURM write them.
 
@@ -59,11 +60,6 @@ def parse_slurm_time(text: str) -> float:
     for part in clock.split(":"):
         total = total * 60 + int(part)
     return int(days or 0) * 86400 + total
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun, such as 1 node, 3 nodes or 2 processes."""
-    return f"{count} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
 
 
 def megabytes_of(value: Any, key: str) -> int:
@@ -360,6 +356,13 @@ class SlurmRequest:
     def gpus(self) -> int:
         """Return the number of GPUs that a run trains on, over all its nodes."""
         return 0 if self.device == "cpu" else self.nodes * self.gpus_per_node // self.runs_side_by_side
+
+    def without_gpus(self) -> dict[str, Any]:
+        """Return the keys with other values in a request for the same nodes without their GPUs."""
+        keys: dict[str, Any] = {"gpus_per_node": 0, "gpu_type": None, "device": "cpu"}
+        if self.memory_per == "gpu":
+            keys |= {"memory": f"{self.node_megabytes}M", "memory_per": "node"}
+        return keys
 
     def first_node(self, processes: int) -> tuple[int, int]:
         return processes // self.nodes, self.gpus() // self.nodes

@@ -147,17 +147,13 @@ def _srun(cluster: SlurmRequest) -> list[str]:
         f"--cpus-per-task={cluster.cpus_per_process}",
     ]
     if cluster.runs_side_by_side > 1:  # each run gets its own part of the node
-        arguments += ["--exact", f"--mem={_share(cluster)}"]
-        arguments += (
-            [f"--gres=gpu:{cluster.gpus_per_node // cluster.runs_side_by_side}"] if cluster.gpus_per_node else []
-        )
+        memory = f"{cluster.node_megabytes // cluster.runs_side_by_side}M" if cluster.node_megabytes else "0"
+        arguments += ["--exact", f"--mem={memory}"]
+        if cluster.gpus_per_node:
+            arguments.append(f"--gres=gpu:{cluster.gpus_per_node // cluster.runs_side_by_side}")
     if cluster.server_nodes:
         arguments.append("--relative=0")
     return [*arguments, *cluster.srun]
-
-
-def _share(cluster: SlurmRequest) -> str:
-    return f"{cluster.node_megabytes // cluster.runs_side_by_side}M" if cluster.node_megabytes else "0"
 
 
 def _environment(cluster: SlurmRequest, code: Sequence[Path]) -> dict[str, str]:

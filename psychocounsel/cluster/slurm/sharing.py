@@ -8,7 +8,7 @@ from shlex import quote
 
 from psychocounsel.cluster.job import Job, Submission, is_done, write_run_directory
 from psychocounsel.cluster.slurm import dry_run, queue, submitting
-from psychocounsel.cluster.slurm.array_request import home
+from psychocounsel.cluster.slurm.array_request import cluster_of, home
 from psychocounsel.cluster.slurm.queue import queued_runs
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.errors import UserError
@@ -62,6 +62,8 @@ def stages(job: Job) -> list[list[Job]]:
             part.after = list(before)
         before = [str(part.run_dir) for part in group] or before
     job.after = before
+    for part in [*cleaning, *first, job] if shared.gpus_for_queries else []:
+        part.config.cluster.update(cluster_of(part).without_gpus())
     return [cleaning, first, shards, [job]]
 
 
@@ -89,7 +91,7 @@ def submit(cluster: SlurmRequest, jobs: Sequence[Job]) -> Submission:
     """
     groups = in_parts([job for job in jobs if not job.skip])
     parts = [part for group in groups[:-1] for part in group]
-    homes = list(dict.fromkeys(home([job]) for job in [*parts, *jobs]))
+    homes = list(dict.fromkeys(home(job) for job in [*parts, *jobs]))
     _leave_out_live(parts, homes)
     with _all_or_nothing(homes):
         for group in groups:
@@ -97,7 +99,7 @@ def submit(cluster: SlurmRequest, jobs: Sequence[Job]) -> Submission:
             for job in new:
                 write_run_directory(job)
             for place in homes:
-                if members := [job for job in new if home([job]) == place]:
+                if members := [job for job in new if home(job) == place]:
                     submitting.submit_jobs(place, members)
     return submitting.submitted(cluster, jobs, parts)
 
@@ -126,13 +128,14 @@ def describe(job: Job) -> str:
     Raises:
         UserError: if submitting would fail.
     """
-    lines = []
+    lines, given = [], list(job.after)
     shared, shards = job.command.shared_steps(job.config), f"in {job.config.shards} shards"
     first = " and ".join(shared.first)
     names = (f"cleaning of {first}, {shards}", first, f"{shared.answers}, {shards}", f"tables, {shared.results}")
     for name, jobs in zip(names, stages(job), strict=True):
         for member in jobs:
-            member.after = []  # a dry run submits none of the jobs to wait for
+            # A dry run submits none of the parts that others wait for.
+            member.after = [parent for parent in member.after if parent in given]
         mark = "#" if job.config.dry_run == "script" else "--"
         lines += [f"{mark} {name}", dry_run.describe(jobs)] if jobs else []
     return "\n".join(lines)
@@ -141,7 +144,7 @@ def describe(job: Job) -> str:
 def _leave_out_live(parts: Sequence[Job], homes: Sequence[Path]) -> None:
     """Set `skip` of queued parts; unfinished parts are submitted again."""
     for place in homes:
-        if members := [part for part in parts if home([part]) == place]:
+        if members := [part for part in parts if home(part) == place]:
             submitting.select(members)
     for part in parts:
         part.skip = part.skip if part.skip.startswith("submitted before") else ""

@@ -9,8 +9,8 @@ from pathlib import Path
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.memory import gpu
 from psychocounsel.cluster.slurm.array_request import cluster_of
-from psychocounsel.cluster.slurm.request import SlurmRequest, counted
-from psychocounsel.storage.files import readable_size
+from psychocounsel.cluster.slurm.request import SlurmRequest
+from psychocounsel.storage.files import counted, readable_size
 
 
 def warnings_of(jobs: Sequence[Job]) -> list[str]:

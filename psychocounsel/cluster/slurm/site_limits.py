@@ -6,8 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from psychocounsel.cluster.slurm import queue
-from psychocounsel.cluster.slurm.request import SlurmRequest, counted
+from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.errors import UserError
+from psychocounsel.storage.files import counted
 
 # Nodes of a partition, from `sinfo`
 
@@ -106,7 +107,7 @@ def _has_gpus(kind: NodeKind, cluster: SlurmRequest) -> bool:
 
 # Accounts, QOS and numbers of jobs, from `sacctmgr`
 
-_FIELDS = "Account,Partition,QOS,MaxSubmitJobs"
+_FIELDS = "Account,QOS,MaxSubmitJobs"
 
 
 @dataclass(frozen=True)
@@ -115,13 +116,11 @@ class Association:
 
     Attributes:
         account: name of the account.
-        partition: partition in which the limits hold; "" stands for all.
         qos: QOS that the user may ask for.
         most: largest number of jobs at a time; None: no limit.
     """
 
     account: str
-    partition: str
     qos: tuple[str, ...]
     most: int | None
 
@@ -183,6 +182,6 @@ def _associations() -> list[Association]:
         return []
     lines = [line.split("|") for line in printed.splitlines()]
     return [
-        Association(account, partition, tuple(filter(None, qos.split(","))), int(most) if most.isdigit() else None)
-        for account, partition, qos, most in (line for line in lines if len(line) == 4)
+        Association(account, tuple(filter(None, qos.split(","))), int(most) if most.isdigit() else None)
+        for account, qos, most in (line for line in lines if len(line) == 3)
     ]

@@ -176,11 +176,11 @@ def submit_study(groups: Sequence[Sequence[Job]]) -> Submission:
         UserError: with SLURM's message if it refuses; then no job of this call is queued. Also if a job needs another job
             that is neither finished, queued, nor in `groups`, or if another process works in a run directory.
     """
-    study = code_home(home([groups[0][0]]))
+    study = code_home(home(groups[0][0]))
     expanded = [group for given in groups for group in sharing.in_parts(given)]
     jobs = [job for group in expanded for job in group]
     refuse_control_characters([str(job.run_dir) for job in jobs], "run_dir")  # lines of tasks.txt
-    places = list(dict.fromkeys(home([job]) for job in jobs))
+    places = list(dict.fromkeys(home(job) for job in jobs))
     with submissions.submitting(study):
         queued = queued_runs(*places)
         replaced = _select(expanded, queued)
@@ -229,7 +229,7 @@ def _select(groups: Sequence[Sequence[Job]], queued: dict[Path, QueuedRun]) -> l
             queued_run = queued.get(job.run_dir)
             job.skip = "finished" if job.finished else ""
             if queued_run and queued_run.task and queued_run.task.name in waiting and not job.finished:
-                replaced += queued_run.names()
+                replaced += queued_run.record.task_names(queued_run.index)
             elif not job.finished:
                 note_live(job, queued_run)
                 if not job.skip:
@@ -257,7 +257,7 @@ def plan(groups: Sequence[Sequence[Job]], queued: dict[Path, QueuedRun], largest
     for group in groups:
         by_request: dict[str, list[Job]] = {}
         for job in group:
-            alike = OmegaConf.to_container(job.config.cluster), str(home([job])), job.after_any
+            alike = OmegaConf.to_container(job.config.cluster), str(home(job)), job.after_any
             by_request.setdefault(repr(alike), []).append(job)
         made = [array for jobs in by_request.values() for array in _planned(jobs, places, largest_array)]
         arrays += made
@@ -275,7 +275,7 @@ def _planned(jobs: Sequence[Job], places: dict[Path, Place], largest_array: int)
     for part in parts(needs, cluster.group, jobs[0].after_any):
         for start in range(0, len(part.tasks), largest_array):
             tasks = [[jobs[position] for position in task] for task in part.tasks[start : start + largest_array]]
-            arrays.append(PlannedArray(ArrayRequest(cluster, tasks), home(jobs), part.links, TaskBatch(len(tasks))))
+            arrays.append(PlannedArray(ArrayRequest(cluster, tasks), home(jobs[0]), part.links, TaskBatch(len(tasks))))
     return arrays
 
 

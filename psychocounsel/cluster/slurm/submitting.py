@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
+from psychocounsel.cluster.attempt_ending import CANCELLED
 from psychocounsel.cluster.base import NoAnswer
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.row_process import unfetched
@@ -51,16 +52,22 @@ def dependency(parents: Sequence[str], tasks: Sequence[Sequence[int]], crosses: 
     Raises:
         UserError: if a parent is not a run or sweep, was never submitted, or has ended unfinished.
     """
+    refuse_missing(parents)
     dependencies, alone = list[str](), dict[Path, list[Path]]()
     for parent in map(Path, parents):
         if is_sweep(parent):
             dependencies.append(_after_sweep(parent, [] if crosses else tasks))
-        elif is_run(parent):
-            alone.setdefault(home_of(parent), []).append(parent)
         else:
-            raise UserError(f"after={parent}: is neither a run nor a sweep (submit it first)")
+            alone.setdefault(home_of(parent), []).append(parent)
     dependencies += [_after_runs(place, runs) for place, runs in alone.items()]
     return ",".join(filter(None, dependencies))
+
+
+def refuse_missing(parents: Sequence[str]) -> None:
+    """Refuse a folder in `after` that is neither a run nor a sweep; SLURM is not asked."""
+    for parent in map(Path, parents):
+        if not (is_sweep(parent) or is_run(parent)):
+            raise UserError(f"after={parent}: is neither a run nor a sweep (submit it first)")
 
 
 def _after_sweep(sweep: Path, tasks: Sequence[Sequence[int]]) -> str:
@@ -141,7 +148,7 @@ def select(jobs: Sequence[Job]) -> None:
         UserError: if SLURM does not answer, a process outside of it works in a run directory, or speeches are to be removed from
             a dataset whose jobs are queued.
     """
-    queued = queued_runs(home(jobs))
+    queued = queued_runs(home(jobs[0]))
     for job in jobs:
         queued_run = queued.get(job.run_dir)
         if job.config.get("remove"):
@@ -176,16 +183,16 @@ def submit(cluster: SlurmRequest, jobs: list[Job]) -> Submission:
         UserError: with SLURM's message if it refuses; then nothing is left behind.
     """
     if new := [job for job in jobs if not job.skip]:
-        submit_jobs(home(jobs), new)
+        submit_jobs(home(jobs[0]), new)
     return submitted(cluster, jobs)
 
 
 def submitted(cluster: SlurmRequest, jobs: Sequence[Job], parts: Sequence[Job] = ()) -> Submission:
     """Print what was not submitted. Wait for the `jobs`, and the `parts` of their work, if `cluster.wait` is set."""
-    place = home(jobs)
+    place = home(jobs[0])
     report_skipped(jobs, place)
     if cluster.wait:
-        ended = wait([*parts, *jobs], *dict.fromkeys(home([job]) for job in [*parts, *jobs]))
+        ended = wait([*parts, *jobs], *dict.fromkeys(home(job) for job in [*parts, *jobs]))
         return Submission(ended.exit_code, ended.objectives[len(parts) :])
     if not all(job.skip for job in jobs):
         print(f"status: psychocounsel jobs status {quote(str(place))}", file=sys.stderr)
@@ -347,9 +354,9 @@ def _ending(run_dir: Path) -> int:
     if is_finished(run_dir):
         return DONE
     last = (attempts(run_dir) or [{}])[-1]
-    code = int(last.get("code") or 1)
+    code, reason = int(last.get("code") or 1), last.get("reason") or "ended unfinished"
+    if last.get("requeued") and last.get("signal") != CANCELLED:
+        code, reason = 1, f"{reason}; the job ended before its next attempt began"
     mark = "" if code in (GATE_NO, GATE_UNDECIDED, CONTINUE_LATER) else "error: "
-    print(
-        f"{mark}{run_dir}: {last.get('reason') or 'ended unfinished'} (exit code {code})", file=sys.stderr, flush=True
-    )
+    print(f"{mark}{run_dir}: {reason} (exit code {code})", file=sys.stderr, flush=True)
     return code

@@ -20,6 +20,7 @@ from psychocounsel.distributed.world import World
 from psychocounsel.engine.zero import Engine
 from psychocounsel.model.lora import merged_parameters, plain_name
 from psychocounsel.model.packed import PackedModel
+from psychocounsel.model.settings import saves_adapter
 from psychocounsel.model.tokenizer import resolve_path
 from psychocounsel.rundir.paths import ModelDir
 from psychocounsel.settings import config as configs
@@ -60,20 +61,13 @@ def taken_model(engine: Engine, world: World, companions: Companions) -> tuple[C
     wrapper = engine.module
     weights: dict[str, torch.Tensor] = {}
     size = 0
-    for name, value in (
-        engine.whole_parameters() if saves_adapter(wrapper, companions.model) else merged_parameters(wrapper.lm)
-    ):
+    for name, value in engine.whole_parameters() if saves_adapter(companions.model) else merged_parameters(wrapper.lm):
         size += value.numel() * engine.dtype.itemsize
         if world.rank == 0:
             weights[name] = value.to("cpu", engine.dtype, copy=True)
     if world.rank:
         return None, size
     return partial(fill_folder, wrapper=wrapper, weights=weights, dtype=engine.dtype, companions=companions), size
-
-
-def saves_adapter(wrapper: PackedModel, model: DictConfig) -> bool:
-    """Return True if only the adapter is written."""
-    return wrapper.adapter is not None and not model.lora.merge
 
 
 def draft_of(folder: Path) -> Path:
@@ -98,7 +92,7 @@ def fill_folder(
     lm, adapter, model = wrapper.lm, wrapper.adapter, companions.model
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    if adapter is not None and saves_adapter(wrapper, model):
+    if adapter is not None and saves_adapter(model):
         adapter.save(draft, weights, resolve_path(model.path), model.revision)
     else:
         _end_with(lm, companions.chat)
@@ -270,8 +264,7 @@ def _front_matter(config: DictConfig, algorithm: str, licences: list[str | None]
     front: dict[str, Any] = {"license": licence}
     if licence == "other":
         front["license_name"] = "-and-".join(sorted({name or "unknown" for name in licences}))
-    adapter = config.model.lora.rank and not config.model.lora.merge
-    front["library_name"] = "peft" if adapter else "transformers"
+    front["library_name"] = "peft" if saves_adapter(config.model) else "transformers"
     scores = configs.target_class(config, "algo").needs.main == "reward_model"
     front["pipeline_tag"] = "text-classification" if scores else "text-generation"
     hub_ids = [path for path in dict.fromkeys(_sources(config)) if path == _public(path) and "/" in path]

@@ -16,12 +16,12 @@ from psychocounsel.engine.checkpoints.model_folder import (
     fill_folder,
     model_card,
     record_hosts,
-    saves_adapter,
 )
 from psychocounsel.engine.engines import load_model
 from psychocounsel.errors import UserError
 from psychocounsel.model.load import model_dtype, weights_id
 from psychocounsel.model.lora import merged_parameters
+from psychocounsel.model.settings import saves_adapter
 from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.rundir.manifest import complete_checkpoints, is_complete
 from psychocounsel.rundir.paths import CheckpointDir, ModelDir, RunDir
@@ -47,10 +47,9 @@ def assemble(
     """
     os.environ.setdefault("DS_ACCELERATOR", "cpu")  # merging imports DeepSpeed, which need not look for a GPU
     recover_directory(folder)
-    has_adapter = bool(config.model.lora.rank) and not config.model.lora.merge
     if merge and not config.model.lora.rank:
         raise UserError(f"{run}: has no adapter to merge, because all weights were trained; leave out merge=true")
-    if step is None and not (merge and has_adapter):
+    if step is None and not (merge and saves_adapter(config.model)):
         return _copy_best(run, config, folder, allowed_hosts)
     config.model.lora.merge = config.model.lora.merge or merge
     config.model.quantise = None  # an adapter is merged into full weights
@@ -160,7 +159,7 @@ def _rebuild(
             f"the weights do not fit {config.model.path} ({wrong[0]}): did this model change since the run began?"
         )
     about["system_prompt"] = chat.system_prompt
-    chosen = trained.items() if saves_adapter(wrapper, config.model) else merged_parameters(wrapper.lm)
+    chosen = trained.items() if saves_adapter(config.model) else merged_parameters(wrapper.lm)
     plain = {name.removeprefix("lm."): value.to(dtype, copy=True) for name, value in chosen}
     companions = Companions(chat, config.model, model_card(config, about), about, allowed_hosts)
     fill_folder(draft_of(folder), wrapper, plain, dtype, companions)

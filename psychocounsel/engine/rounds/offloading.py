@@ -19,6 +19,7 @@ from psychocounsel.engine.step import Stepper
 from psychocounsel.engine.zero import Engine
 from psychocounsel.errors import UserError
 from psychocounsel.settings import config as configs
+from psychocounsel.storage.files import memory_folder
 
 # Training state, which leaves the GPU while replies are written and scored
 
@@ -149,7 +150,6 @@ def open_offloading(stepper: Stepper, config: DictConfig) -> Offloading:
 
 # Tensors that are equal on all ranks, stored once in the host memory of each machine
 
-_SHARED = Path("/dev/shm")
 _ALIGNMENT = 64  # bytes
 
 
@@ -202,7 +202,7 @@ def _reserve(size: int) -> str | OSError:
 
     Reserving prevents a later crash, because the system otherwise promises memory that it does not have.
     """
-    descriptor, name = tempfile.mkstemp(prefix="psychocounsel-frozen-", dir=_SHARED if _SHARED.is_dir() else None)
+    descriptor, name = tempfile.mkstemp(prefix="psychocounsel-frozen-", dir=memory_folder())
     try:
         os.posix_fallocate(descriptor, 0, size)
     except OSError as error:
@@ -218,8 +218,9 @@ def _refuse(results: Sequence[str | OSError], world: World, size: int) -> None:
     failed = [result for from_rank in world.gather(results) for result in from_rank if isinstance(result, OSError)]
     if failed:
         raise UserError(
-            f"rollout.offload_idle=true: the processes of a machine cannot share {size / 1e9:.1f} GB in {_SHARED} "
-            f"({failed[0].strerror or failed[0]}): make it larger, or use rollout.offload_idle=false"
+            f"rollout.offload_idle=true: the processes of a machine cannot share {size / 1e9:.1f} GB in "
+            f"{memory_folder() or tempfile.gettempdir()} ({failed[0].strerror or failed[0]}): make it larger, or "
+            "use rollout.offload_idle=false"
         )
 
 

@@ -20,7 +20,7 @@ from psychocounsel.data.dataset import Dataset
 from psychocounsel.data.group import Group, read_groups, reference_of, write_groups
 from psychocounsel.data.tokenise import ChatFormat
 from psychocounsel.engine.callbacks import Announce
-from psychocounsel.engine.feed import Collector
+from psychocounsel.engine.feed import Collector, Feed
 from psychocounsel.engine.rounds.held_out import HeldOutReplies, ScoredRollout, open_scored_rollout
 from psychocounsel.engine.rounds.offloading import Offloading
 from psychocounsel.engine.rounds.scoring import rewarded
@@ -256,10 +256,8 @@ class Shards:
 # Rounds
 
 
-class RoundFeed:
+class RoundFeed(Feed):
     """Feeds the groups of each round, made when the round's first step asks for them, or read from disk if already made."""
-
-    holds_rows = False
 
     def __init__(
         self, run: Run, shards: Shards, held_out: HeldOutReplies, collector: Collector, announce: Announce
@@ -273,9 +271,6 @@ class RoundFeed:
         self._groups: list[Group] = []
         self._metrics: dict[str, float] = {}
 
-    def start(self, weights: str) -> None:
-        pass  # a round is collected at its first step
-
     def groups(self, step: int) -> list[Group]:
         number = self.order.round_of(step)
         if number != self._round:
@@ -285,9 +280,6 @@ class RoundFeed:
 
     def metrics(self, step: int) -> dict[str, float]:
         return self._metrics if step % self.order.steps_per_round == 0 else {}
-
-    def lengths(self) -> list[list[int]]:
-        return []
 
     def sample(self, step: int) -> str | None:
         number, place = divmod(step - 1, self.order.steps_per_round)

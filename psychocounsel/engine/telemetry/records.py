@@ -14,9 +14,11 @@ from omegaconf import DictConfig
 from psychocounsel.data.dataset import Dataset
 from psychocounsel.engine.loop import OUT_OF_PATIENCE, LoopState
 from psychocounsel.metrics.replies import cut_warning
+from psychocounsel.model.settings import saves_adapter
 from psychocounsel.rundir.results import FINISHED, MetricsLog, smaller_is_better, write_summary
 from psychocounsel.rundir.run import BEGAN, LAUNCHED, Run
 from psychocounsel.rundir.run_config import read_overrides
+from psychocounsel.rundir.sweep import key_of
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.targets import config_folders
 
@@ -258,11 +260,7 @@ def _rows(before: dict[str, Any], best: dict[str, Any], last: dict[str, Any]) ->
 
 def _loader(config: DictConfig, main: str) -> str:
     kind = "CausalLM" if main == "policy" else "SequenceClassification"
-    return f"{'peft.AutoPeftModelFor' if _is_adapter(config) else 'AutoModelFor'}{kind}.from_pretrained"
-
-
-def _is_adapter(config: DictConfig) -> bool:
-    return bool(config.model.lora.rank) and not config.model.lora.merge
+    return f"{'peft.AutoPeftModelFor' if saves_adapter(config.model) else 'AutoModelFor'}{kind}.from_pretrained"
 
 
 # Overrides that choose the cluster; the size of a training job does not suit an evaluation.
@@ -294,10 +292,8 @@ def _of_run(run: Run) -> str:
     keys = {*_WHERE, "data", *(f"data.{name}" for name in _OF_DATA)}
     typed = read_overrides(run.files.overrides)
     folders = [f"--config-dir={_shorten(Path(folder))}" for folder in config_folders(run.config.code_path)]
-    ours = [text for text in typed if ".".join(text.lstrip("+").partition("=")[0].split(".")[:2]) in keys]
-    if run.config.data.name != "sample" and not any(
-        text.lstrip("+").startswith(("data=", "data.path=")) for text in ours
-    ):
+    ours = [text for text in typed if ".".join(key_of(text).split(".")[:2]) in keys]
+    if run.config.data.name != "sample" and {"data", "data.path"}.isdisjoint(map(key_of, ours)):
         ours.insert(0, f"data={run.config.data.name}")  # an experiment chose it
     return "".join(f" {shlex.quote(text)}" for text in (*folders, *ours))
 

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from psychocounsel.cluster.job import Job
-from psychocounsel.cluster.slurm import allocation, attempt, queue, server_node
-from psychocounsel.cluster.slurm.array_request import arrays
+from psychocounsel.cluster.slurm import allocation, attempt, queue, server_node, sharing
+from psychocounsel.cluster.slurm.array_request import arrays, cluster_of
 from psychocounsel.cluster.slurm.request import SlurmRequest, megabytes_of, parse_slurm_time, seconds_of, slurm_time
 from psychocounsel.cluster.slurm.script import directives, render
 from psychocounsel.errors import UserError
@@ -22,7 +22,7 @@ from psychocounsel.remote import server_access
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.run import attempts
 from psychocounsel.settings.command import command_of
-from tests.support.composed import check, compose
+from tests.support.composed import check, checked, compose
 
 # -- times and sizes
 
@@ -593,6 +593,16 @@ def test_what_slurm_says_is_shown_with_what_helps(
         queue.submit(tmp_path / "job.sbatch")
 
 
+def test_of_a_shared_evaluation_only_the_jobs_that_ask_models_get_gpus(tmp_path: Path) -> None:
+    gpus = ["cluster=slurm", "cluster.gpus_per_node=2", "cluster.gpu_type=h100", "cluster.memory=10G"]
+    given = ["evaluation=health", "model.path=builtin:tiny_dpo", "shards=2", f"run_dir={tmp_path}/run"]
+    config = checked(*given, *gpus, "cluster.memory_per=gpu", name="evaluate")
+    *_, shards, [last] = sharing.stages(Job(command_of("psychocounsel.evaluate"), config, tmp_path / "run"))
+    asking, counting = (directives(cluster_of(job), "n", tmp_path, 1) for job in (shards[0], last))
+    assert "--gres=gpu:h100:2" in asking and "--mem-per-gpu=10240M" in asking
+    assert not any("gpu" in line for line in counting) and "--mem=20480M" in counting
+
+
 @pytest.mark.slow
 def test_a_dry_run_goes_on_without_an_answer_and_says_what_was_not_checked(tmp_path: Path) -> None:
     from tests.support.harness import cli
@@ -601,10 +611,15 @@ def test_a_dry_run_goes_on_without_an_answer_and_says_what_was_not_checked(tmp_p
         words = f"{name}: fatal: Could not establish a configuration source"
         (tmp_path / name).write_text(f'#!/bin/sh\necho "{words}" >&2\nexit 1\n')
         (tmp_path / name).chmod(0o755)
-    given = ["algo=dpo", "seed=1,2", "cluster=slurm_cpu", "dry_run=true", f"sweep_dir={tmp_path}/sweep"]
-    said = cli("train", "-m", *given, cwd=tmp_path, PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}").stdout
+    path, slurm = f"{tmp_path}{os.pathsep}{os.environ['PATH']}", ["cluster=slurm_cpu", "dry_run=true"]
+    given = ["algo=dpo", "seed=1,2", f"sweep_dir={tmp_path}/sweep"]
+    said = cli("train", "-m", *given, *slurm, cwd=tmp_path, PATH=path).stdout
     assert "not checked: limits of the partition, and runs that wait in the queue (" in said
     assert "at most " in said and "would be" in said and said.count(" new ") == 2
+    shared = ["evaluate", "evaluation=health", "model.path=builtin:tiny_dpo", "shards=2"]
+    for command in (["train"], shared):
+        refused = cli(*command, *slurm, f"after=[{tmp_path}/never]", cwd=tmp_path, check_code=2, PATH=path)
+        assert f"after={tmp_path}/never: is neither a run nor a sweep" in refused.stderr
 
 
 def test_submission_needs_slurm_and_leaves_nothing_without(tmp_path: Path) -> None:

@@ -51,6 +51,23 @@ def test_the_cause_is_told_where_the_run_itself_could_not(slurm: Cluster, tmp_pa
 
 
 @pytest.mark.slow
+def test_a_requeued_job_that_dies_before_its_attempt_begins_is_failed(slurm: Cluster, tmp_path: Path) -> None:
+    run, broken = tmp_path / "run", tmp_path / "broken"
+    setup = f"cluster.setup=['[[ ! -e {broken} ]] || no_such_command']"
+    slurm.train(*slurm.overrides(steps=100_000, run_dir=run, **{"data.limit": 80}), setup)
+    slurm.until(lambda: slurm.state(run)["phase"] == "training", 120, run)
+    broken.touch()
+    slurm.call("scancel", "--signal=USR1", "--batch", slurm.job_of(run))
+    assert slurm.ended(run) == ["failed"]
+    said = slurm.jobs("status", str(run))
+    assert "(USR1); the job ended before its next attempt began: " in said and "no_such_command: command not" in said
+    slurm.jobs("resubmit", str(run))
+    assert slurm.ended(run) == ["failed"]
+    said = slurm.jobs("status", str(run))
+    assert "never started (failed): " in said and "no_such_command: command not" in said
+
+
+@pytest.mark.slow
 def test_variables_of_the_shell_change_nothing_and_values_with_blanks_arrive(slurm: Cluster, tmp_path: Path) -> None:
     run, comment = tmp_path / "a run", 'two words, a "quote" and a # sign'
     odd = {"SBATCH_TIMELIMIT": "1", "SBATCH_EXPORT": "NONE", "SBATCH_JOB_NAME": "other"}

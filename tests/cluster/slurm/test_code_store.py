@@ -25,7 +25,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place.mkdir(parents=True)
     (place / "errors.py").write_text("x = 1\n")
     monkeypatch.setattr(code_copies, "PACKAGE", place)
-    monkeypatch.setattr(code_copies, "_SHIPPED_MODELS", place / "model")
+    monkeypatch.setattr(code_copies, "SHIPPED_MODELS", place / "model")
     return place
 
 

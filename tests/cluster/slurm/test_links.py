@@ -16,7 +16,7 @@ from psychocounsel.cluster.slurm.array_request import ArrayRequest, segment_opti
 from psychocounsel.cluster.slurm.queue import QueuedRun, Task
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.study_chain import Link, Part, Place, TaskBatch, parts
-from psychocounsel.errors import GATE_NO, GATE_UNDECIDED, UserError
+from psychocounsel.errors import CONTINUE_LATER, GATE_NO, GATE_UNDECIDED, UserError
 from psychocounsel.rundir.paths import RunDir, SubmissionDir
 from psychocounsel.rundir.results import write_summary
 from psychocounsel.rundir.run import note_attempt
@@ -261,3 +261,6 @@ def test_a_wait_ends_with_the_exit_code_of_the_runs(
     ]
     ended(sweep / "c", GATE_NO)
     assert submitting.wait(jobs, sweep).exit_code == GATE_NO
+    note_attempt(RunDir(sweep / "c").attempt(1), code=CONTINUE_LATER, requeued=True, signal="USR1")
+    assert submitting.wait(jobs[2:], sweep).exit_code == 1
+    assert "node1 was lost; the job ended before its next attempt began (exit code 1)" in capsys.readouterr().err

@@ -106,7 +106,7 @@ def says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / name).write_text(f"#!/bin/sh\ncat <<'END'\n{printed}END\n")
         (tmp_path / name).chmod(0o755)
 
-    command("sacctmgr", "lab||high,normal|20\nguest|gpu|normal|\n")
+    command("sacctmgr", "lab|high,normal|20\nguest|normal|\n")
     command(
         "scontrol",
         "PartitionName=main Default=YES MaxTime=1-00:00:00 Nodes=n1\nPartitionName=short Default=NO MaxTime=00:30:00 Nodes=n1\n",

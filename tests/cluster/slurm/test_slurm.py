@@ -238,7 +238,7 @@ def test_jobs_of_the_user_who_submitted_a_run_are_found(
     os.chown(submission.path, pwd.getpwnam("nobody").pw_uid, -1)
     queued = queued_runs(tmp_path)[tmp_path / "run"]
     slurm.call("scancel", job)
-    assert queued.is_live and queued.waits and queued.names() == [job]
+    assert queued.is_live and queued.waits and queued.record.task_names(queued.index) == [job]
 
 
 @pytest.mark.slow

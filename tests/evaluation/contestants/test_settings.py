@@ -10,7 +10,7 @@ import torch
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants.settings import ReplyFile
 from psychocounsel.evaluation.judging.judges import RewardJudge
-from psychocounsel.model.shape import builtin_folder
+from psychocounsel.model.shape import folder_of
 from psychocounsel.reward.local_model import LocalReward, LocalScorer, format_lines
 from psychocounsel.rundir.run_config import write_job
 from psychocounsel.settings.targets import build
@@ -241,7 +241,7 @@ def test_the_weights_are_loaded_in_it_and_replies_are_kept_under_it(tmp_path: Pa
 
 
 def test_a_reward_model_of_a_run_scores_in_the_number_format_of_its_training(tmp_path: Path) -> None:
-    weights = builtin_folder("builtin:tiny_reward")
+    weights = folder_of("builtin:tiny_reward")
     run = trained_run(tmp_path / "mine", "algo=reward", "model.dtype=bf16", weights=weights)
     path = f"{run}/model"
     assert LocalScorer.load(path).dtype == torch.bfloat16
