@@ -180,6 +180,19 @@ def test_a_bad_row_ends_the_step_or_is_counted(tmp_path: Path) -> None:
     assert sum("bad row dropped" in line for line in said) == 3 and "secret" not in "".join(said)
 
 
+def test_cells_that_pandas_left_missing_state_nothing(tmp_path: Path) -> None:
+    """NaN and NA are no risks that the column states, so the rules decide; a missing text names its column."""
+    none, danger = float("nan"), f"{LONG} I think about suicide every night."
+    about = [{"risk": "NA"}, {"risk": none, "topic": none}]
+    rows = [{"text": text, **said} for text, said in zip((LONG, danger), about, strict=True)]
+    path = jsonl(tmp_path / "a.jsonl", [*rows, {"text": none, "id": 3}])
+    with pytest.raises(UserError, match=r"a\.jsonl line 3: text is empty; speeches\.bad_rows=drop"):
+        made(tmp_path / "out", path=str(path))
+    _, files, _ = made(tmp_path / "out", path=str(path), bad_rows="drop", rules_may_clear=True, near=1.0)
+    found = {row["text"]: (row["risk"], row["risk_source"]) for row in table(files.speeches)}
+    assert found == {LONG.strip(): ("none", "rules"), danger: ("suicidal_thoughts", "rules")}
+
+
 def test_where_nothing_is_left_the_reasons_are_said(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "a.jsonl", [{"text": "Help."}, {"text": "Hi."}])
     with pytest.raises(UserError, match=r"none of the 2 rows is kept \(2 too short\): see speeches\.min_characters"):
