@@ -726,6 +726,20 @@ def test_the_names_of_files_and_folders_tell_their_split(tmp_path: Path) -> None
             read_all(tmp_path, f"data.{key}")
 
 
+def test_files_of_one_name_are_told_apart_and_their_conversations_are_not_joined(tmp_path: Path) -> None:
+    for folder, speech in (("north", "I'm sad."), ("south", "I'm angry.")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "turns.csv").write_text(f"talk,who,said\n1,client,{speech}\n1,therapist,Why?\n")
+    keys = ("data.group_by=talk", "data.columns={role: who, content: said}")
+    with pytest.raises(UserError, match=r"south/turns.csv row 1: north/turns.csv has a conversation of this name, too"):
+        read_all(tmp_path, *keys)
+    (tmp_path / "south" / "turns.csv").write_text("talk,who,said\n2,client,I'm angry.\n2,therapist,Why?\n")
+    assert [(row.id, row.where) for row in read_all(tmp_path, *keys)] == [
+        ("1", "north/turns.csv row 1"),
+        ("2", "south/turns.csv row 1"),
+    ]
+
+
 def test_a_folder_of_which_some_files_would_not_be_read_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "pairs"
     folder.mkdir()
