@@ -41,6 +41,7 @@ from psychocounsel.data.messages import (
     reply_turns,
 )
 from psychocounsel.errors import UserError, words
+from psychocounsel.storage.files import with_noun
 
 Ratings = dict[str, float]
 
@@ -511,7 +512,7 @@ def report_dropped(dropped: Sequence[str] | None, rows: int, name: str, report: 
         return
     if len(dropped) == rows:
         raise UserError(f"{name}: none of its rows can be used ({dropped[0]})")
-    report(f"warning: {name}: {len(dropped)} bad rows dropped (data.bad_rows=drop)")
+    report(f"warning: {name}: {with_noun(len(dropped), 'bad row')} dropped (data.bad_rows=drop)")
     for reason in dropped[:_SHOWN]:
         report(f"  {reason}")
     if len(dropped) > _SHOWN:

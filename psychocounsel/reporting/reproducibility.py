@@ -17,7 +17,7 @@ from psychocounsel.reporting.sections.cost import bought_answers, device_hours
 from psychocounsel.rundir.paths import AnnotationDir, RunDir, SweepDir
 from psychocounsel.rundir.run_config import read_overrides
 from psychocounsel.settings.targets import config_folders
-from psychocounsel.storage.files import read_mapping, write_atomically
+from psychocounsel.storage.files import read_mapping, with_noun, write_atomically
 
 # Search spaces: ranges of Optuna searches, values of sweeps, and the chosen runs with their metric
 
@@ -29,7 +29,7 @@ def search_lines(material: Material) -> Iterator[str]:
         if run.sweep is not None:
             sweeps.setdefault(run.sweep, []).append(run)
     for sweep, runs in sweeps.items():
-        yield f"- {escaped(sweep)}: {len(runs)} runs"
+        yield f"- {escaped(sweep)}: {with_noun(len(runs), 'run')}"
         yield from (f"  - {line}" for line in _search_ranges(runs))
         yield from (f"  - {line}" for line in _chosen_runs(sweep))
 
@@ -164,7 +164,8 @@ def write_reproducibility(report: Report, material: Material, path: Path) -> Non
     lines = [
         f"# Reproducibility of {escaped(report.title)}",
         "",
-        f"Made by psychocounsel {__version__} from {len(material.runs)} runs in: {', '.join(map(escaped, report.folders))}.",
+        f"Made by psychocounsel {__version__} from {with_noun(len(material.runs), 'run')} in: "
+        f"{', '.join(map(escaped, report.folders))}.",
         "",
         *_section("Software", _software(material)),
         *_section("Data", _table(("data", "revision", "split", "licence", "fingerprint", "runs"), data)),
@@ -215,7 +216,8 @@ def _hours(material: Material) -> Iterator[str]:
     cpu = sum(device_hours(attempt) for attempt in known if not attempt.get("gpus"))
     yield (
         f"GPU-hours: {gpu:.4g}. CPU process hours without a GPU: {cpu:.4g}. "
-        f"Both include all {len(tried)} attempts of {len(material.runs)} runs, even failed and stopped ones."
+        f"Both include {with_noun(len(tried), 'attempt')} of {with_noun(len(material.runs), 'run')}, also failed and stopped "
+        "ones."
     )
 
 

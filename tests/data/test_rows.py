@@ -561,7 +561,7 @@ def test_rows_that_the_algorithm_cannot_use_are_dropped_when_asked() -> None:
     found = tokenise([first, single], chat, "pairs", 1024, report=lines.append, drop_bad=True)
     assert len(found) == 1
     assert lines == [
-        "warning: chat template: 1 bad rows dropped (data.bad_rows=drop)",
+        "warning: chat template: 1 bad row dropped (data.bad_rows=drop)",
         "  row 9: has only one reply, not a pair; use algo=sft, or data with chosen and rejected",
     ]
 

@@ -523,7 +523,7 @@ def test_several_raters_of_a_reply_count_as_their_mean_as_in_counselbench(tmp_pa
     pairs = load_split(config.data, lines.append)[0]
     made = [(pair.replies, pair.scores) for pair in pairs]
     assert made == [(["gpt4", other], [pytest.approx(11 / 3), 3]) for other in ("human", "gemini")]
-    assert any("1 pairs dropped (their scores are equal)" in line for line in lines)  # human and gemini: 3
+    assert any("1 pair dropped (their scores are equal)" in line for line in lines)  # human and gemini: 3
     assert not any("are the same as" in line for line in lines)
     page = (ROOT / "docs" / "your-data.md").read_text(encoding="utf-8")
     assert "data=counselbench" in page and config.data.license in page

@@ -108,7 +108,7 @@ def test_an_unreadable_answer_is_asked_again_and_then_there_is_no_reward(tmp_pat
         scorer = scorer_of(rubric(server.address, retries=1), tmp_path)
         rewards = scored(scorer, conversations(_REPLIES)).tolist()
         assert [np.isnan(reward) for reward in rewards] == [reply == bad for reply in _REPLIES]
-        assert len(asked(server)) == 5 and scorer.take_troubles() == ["1 answers unreadable: is not valid JSON"]
+        assert len(asked(server)) == 5 and scorer.take_troubles() == ["1 answer unreadable: is not valid JSON"]
         assert scorer.take_troubles() == []
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from psychocounsel.errors import UserError
 from psychocounsel.remote.server_access import SECRET_FORMS
 from psychocounsel.settings.schema import option
+from psychocounsel.storage.files import with_noun
 
 # Times and sizes as people and SLURM write them.
 
@@ -59,11 +60,6 @@ def parse_slurm_time(text: str) -> float:
     for part in clock.split(":"):
         total = total * 60 + int(part)
     return int(days or 0) * 86400 + total
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun, such as 1 node, 3 nodes or 2 processes."""
-    return f"{count} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
 
 
 def megabytes_of(value: Any, key: str) -> int:
@@ -436,7 +432,7 @@ class SlurmRequest:
         if self.gpu_request == "gpus_per_task" and self.tasks_per_node not in (1, self.gpus_per_node):
             raise UserError(
                 "cluster.gpu_request=gpus_per_task shows each process its own GPUs alone: "
-                f"cluster.gpus_per_node={self.gpus_per_node} must be the {counted(self.tasks_per_node, 'process')} on each node"
+                f"cluster.gpus_per_node={self.gpus_per_node} must be the {with_noun(self.tasks_per_node, 'process')} on each node"
             )
 
     def _check_processes(self) -> None:

@@ -26,7 +26,7 @@ from psychocounsel.rundir.run_config import read_overrides
 from psychocounsel.rundir.trained_runs import confidential_folders
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.command_line import read_typed
-from psychocounsel.storage.files import expanded, write_atomically
+from psychocounsel.storage.files import expanded, with_noun, write_atomically
 from psychocounsel.storage.locks import Lock, holder
 from psychocounsel.storage.modes import restrict
 
@@ -168,7 +168,9 @@ def _lines(config: DictConfig, plan: ReviewPlan, review: BlindReview, port: int)
     """Return lines for the study's organiser: links, progress and warnings."""
     options = config.review
     base = (options.address or f"http://{HOST}:{port}").rstrip("/")
-    lines = [f"{len(plan.items):,} items for {len(plan.shown)} experts. Send each link to its expert only:"]
+    lines = [
+        f"{with_noun(len(plan.items), 'item')} for {with_noun(len(plan.shown), 'expert')}. Send each link to its expert only:"
+    ]
     for name, rater in review.raters.items():
         state = "withdrawn" if rater.withdrawn else f"{len(rater.answers)} of {len(rater.shown)} answered"
         lines.append(f"  {name}  {base}/{plan.tokens[name]}/  ({state})")
@@ -196,7 +198,8 @@ def _lines(config: DictConfig, plan: ReviewPlan, review: BlindReview, port: int)
             "WARNING: the consent text has gaps, marked [FILL: ...]; write it by review.protocol=FOLDER and fill it in."
         )
     if undelivered := review.adverse.undelivered():
-        lines.append(f"WARNING: {len(undelivered)} reports of a person at risk have not reached the contact.")
+        reports = with_noun(len(undelivered), "report of a person at risk has", "reports of a person at risk have")
+        lines.append(f"WARNING: {reports} not reached the contact.")
     return [*lines, "Press Ctrl-C to stop; no answer is lost."]
 
 

@@ -19,7 +19,7 @@ from psychocounsel.experts.items.pairs import PairKind
 from psychocounsel.experts.review.log import PRIVATE
 from psychocounsel.experts.settings import MOST_ITEMS, ReviewOptions
 from psychocounsel.rundir.paths import ReviewDir
-from psychocounsel.storage.files import expanded, read_mapping, write_atomically, write_json
+from psychocounsel.storage.files import expanded, read_mapping, with_noun, write_atomically, write_json
 
 # The plan
 
@@ -113,7 +113,8 @@ def _new_plan(
     wanted = _wanted(kind, config, say)
     drawn = draw_items(wanted, options["items"], options.seed)
     if len(drawn) < options["items"] < MOST_ITEMS:
-        say(f"review.items={options['items']}: only {len(drawn)} candidates exist, and all of them are drawn")
+        all_drawn = with_noun(len(drawn), "candidate exists, and it is", "candidates exist, and all of them are")
+        say(f"review.items={options['items']}: only {all_drawn} drawn")
     items = {item.candidate.item: item.candidate for item in drawn}
     own = assign(list(items), experts, options.overlap or len(experts), options.seed)
     shown = {
