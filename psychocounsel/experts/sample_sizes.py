@@ -15,6 +15,7 @@ from psychocounsel.storage.files import with_noun
 
 _LEVEL = 0.95
 _MOST = 200_000  # items: a plan that needs more is refused
+_LARGE = 30  # items: below, the large-sample variance of kappa says nothing
 
 
 @dataclass(frozen=True)
@@ -177,6 +178,8 @@ def _kappa(options: Any, effect: float) -> Iterator[str]:
     items = with_noun(plan.items, "item gives", "items give")
     yield f"{items} kappa {options.kappa:g} a 95 % interval of +-{options.half_width:g}"
     yield f"  if one category has a share of {options.prevalence:g}; {_method(plan)}"
+    if plan.items < _LARGE:
+        yield f"  the approximation holds for large samples only: take at least {_LARGE} items"
 
 
 def _failures(options: Any, effect: float) -> Iterator[str]:
