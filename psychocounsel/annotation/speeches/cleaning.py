@@ -128,7 +128,7 @@ _LIKE_A_TURN = re.compile(r"\n{2,}(?=(Client|Counsellor): )")
 
 def _plain(text: str) -> str:
     """Return a text in one Unicode form, without control characters and surrounding space."""
-    return _CONTROL.sub("", unicodedata.normalize("NFC", text.replace("\r\n", "\n"))).strip()
+    return _CONTROL.sub("", unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))).strip()
 
 
 @dataclass(frozen=True)

@@ -161,6 +161,13 @@ def _conversation(last: str) -> dict[str, list[dict[str, str]]]:
     return {"messages": [{"role": role, "content": content} for role, content in turns]}
 
 
+def test_lines_of_old_files_stay_apart(tmp_path: Path) -> None:
+    """A lone carriage return ends a line, as in files of old editors, and joins no words."""
+    path = jsonl(tmp_path / "a.jsonl", [{"text": f"{LONG.strip()}\rSecond line.\r\nThird line."}])
+    _, files, _ = made(tmp_path / "out", path=str(path))
+    assert [row["text"] for row in table(files.speeches)] == [f"{LONG.strip()}\nSecond line.\nThird line."]
+
+
 def test_characters_count_more_in_chinese(tmp_path: Path) -> None:
     short, enough = "我最近总是睡不着" * 4, "我最近总是睡不着,不知道怎么跟家里人说这件事情" * 2
     path = jsonl(tmp_path / "a.jsonl", [{"text": short}, {"text": enough}])
