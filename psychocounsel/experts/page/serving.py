@@ -1,6 +1,7 @@
 """`psychocounsel review`: turns options into a served page, or into the documents of its protocol."""
 
 import contextlib
+import json
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -33,6 +34,13 @@ from psychocounsel.storage.modes import restrict
 # The command
 
 _NOT_STORED = ("review.protocol=", "review.contact.command=")
+_PATHS = (
+    "data",
+    "review.consent",
+    "review.only",
+    "review.rubric",
+    "review.support",
+)  # stored for other working folders
 
 
 def say(line: str) -> None:
@@ -147,8 +155,16 @@ def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str], texts: Kin
 
 
 def _last_values(line: Sequence[str]) -> list[str]:
-    """Return the options to store for the next start: the last value of each key."""
-    return list({text.partition("=")[0]: text for text in line if not text.startswith(_NOT_STORED)}.values())
+    """Return the options to store for the next start: the last value of each key, with absolute paths."""
+    kept = {text.partition("=")[0]: text for text in line if not text.startswith(_NOT_STORED)}
+    return [_with_absolute_path(key, text) for key, text in kept.items()]
+
+
+def _with_absolute_path(key: str, text: str) -> str:
+    value = text.partition("=")[2]
+    if key not in _PATHS or value == SHIPPED_SET or not value or not expanded(value).exists():
+        return text
+    return f"{key}={json.dumps(str(expanded(value).absolute()), ensure_ascii=False)}"  # YAML reads this quoted text
 
 
 def _until_stopped(application: Any, listener: Any, lines: Sequence[str]) -> None:
