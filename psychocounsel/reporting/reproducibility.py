@@ -14,6 +14,7 @@ from psychocounsel.blocks.markdown import escaped, fenced, table
 from psychocounsel.errors import UserError
 from psychocounsel.reporting.material import COMMANDS, Material, RunMaterial
 from psychocounsel.reporting.sections.cost import bought_answers, device_hours
+from psychocounsel.reporting.sections.foreign_runs import REASON, without_foreign
 from psychocounsel.rundir.paths import AnnotationDir, RunDir, SweepDir
 from psychocounsel.rundir.run_config import read_overrides
 from psychocounsel.settings.targets import config_folders
@@ -159,14 +160,23 @@ def _weights(run: RunMaterial) -> dict[str, str]:
 
 
 def write_reproducibility(report: Report, material: Material, path: Path) -> None:
-    """Write the versions, commands, seeds, data, models, search ranges, hours and cost of all runs."""
-    data, models = (_counted(row for run in material.runs for row in rows(run)) for rows in (_data, _models))
+    """Write the versions, commands, seeds, data, models, search ranges, hours and cost of all runs that can be read."""
+    sections, foreign = without_foreign(_sections, material)
     lines = [
         f"# Reproducibility of {escaped(report.title)}",
         "",
         f"Made by psychocounsel {__version__} from {with_noun(len(material.runs), 'run')} in: "
         f"{', '.join(map(escaped, report.folders))}.",
         "",
+        *(line for run in foreign for line in (f"{escaped(run.title)} is missing: {REASON}.", "")),
+        *sections,
+    ]
+    write_atomically(path, "\n".join(lines).rstrip() + "\n")
+
+
+def _sections(material: Material) -> list[str]:
+    data, models = (_counted(row for run in material.runs for row in rows(run)) for rows in (_data, _models))
+    return [
         *_section("Software", _software(material)),
         *_section("Data", _table(("data", "revision", "split", "licence", "fingerprint", "runs"), data)),
         *_section("Models", _table(("model", "revision", "licence", "weights", "runs"), models)),
@@ -175,7 +185,6 @@ def write_reproducibility(report: Report, material: Material, path: Path) -> Non
         *_section("Cost", _cost(material)),
         *_section("Commands", _commands(material)),
     ]
-    write_atomically(path, "\n".join(lines).rstrip() + "\n")
 
 
 def _section(title: str, lines: Iterable[str]) -> list[str]:

@@ -67,7 +67,7 @@ def figure_of(summary: Mapping[str, Any], key: str) -> float | None:
     when, _, name = key.rpartition(":")
     if "best" in metrics:
         metrics = metrics.get(when or "best") or {}
-    value = metrics.get(name)
+    value = metrics.get(name) if isinstance(metrics, Mapping) else None
     return float(value) if isinstance(value, int | float) else None
 
 
