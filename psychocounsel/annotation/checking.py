@@ -23,7 +23,7 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
     Raises:
         UserError: for settings that cannot work; says what to type instead.
     """
-    config.out = str(run_dir)
+    is_named, config.out = config.out is not None, str(run_dir)
     files = AnnotationDir(run_dir)
     if config.remove:
         if not files.speeches.exists():
@@ -36,6 +36,8 @@ def prepare_annotation(config: DictConfig, run_dir: Path) -> None:
     due = {step.step for step in steps if step.due}
     if "speeches" in due and not steps[0].sources:
         build(config, "speeches").check()
+    if is_named and "speeches" in due and not files.speeches.exists() and _reads_only_the_sample(config):
+        print(f"{run_dir}: a new dataset of the shipped sample; speeches=FILE makes one of your own speeches")
     asking = [group for step, group in STEP_MODELS.items() if step in due]
     _check_prompts(StepContext(config, files, print, iter), due)
     if "replies" in due:
@@ -81,6 +83,10 @@ def refuse_unfinished_removal(whole: AnnotationDir) -> None:
 def nothing_due(config: DictConfig) -> bool:
     """Return True if every step asked for is already done and no removal was asked for."""
     return not config.remove and not any(step.due for step in due_steps(config))
+
+
+def _reads_only_the_sample(config: DictConfig) -> bool:
+    return all(source.path == "builtin:sample" for source in build(config, "speeches").all_sources())
 
 
 def _warn_of_shipped_writers(config: DictConfig) -> None:

@@ -18,6 +18,7 @@ from psychocounsel.grading.rating import conversation_of
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.steps.course import Say, StepContext
 from psychocounsel.steps.tables import Row, by_speech, joined, rows_of, written
+from psychocounsel.storage.files import with_noun
 
 # The step
 
@@ -110,13 +111,17 @@ def _tell(figures: dict[str, Any], averaged: bool, say: Say) -> None:
         say("warning: no training pairs; a lower pairs.min_gap or a larger replies.per_speech gives more")
     for split, split_figures in figures.items():
         tiers = ", ".join(f"{name} {count}" for name, count in split_figures["agreement"].items())
-        say(f"{split}: {split_figures['pairs']} pairs" + (f" ({tiers})" if averaged else " (one vote each)"))
+        say(
+            f"{split}: {with_noun(split_figures['pairs'], 'pair')}"
+            + (f" ({tiers})" if averaged else " (one vote each)")
+        )
         for name, reason in _REASONS.items():
             if split_figures["dropped"][name]:
                 say(f"  dropped: {split_figures['dropped'][name]} {reason}")
         if split_figures["against_majority"]:
             count = split_figures["against_majority"]
-            say(f"  {count} pairs follow the mean rating against most votes: their chosen_probability is below 0.5")
+            pairs = with_noun(count, "pair follows", "pairs follow")
+            say(f"  {pairs} the mean rating against most votes: chosen_probability is below 0.5")
 
 
 def question_of(text: str) -> str:

@@ -25,6 +25,7 @@ from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, opened, rows_of, written
+from psychocounsel.storage.files import with_noun
 
 # The step
 
@@ -131,29 +132,29 @@ def bought(draw: Draw, answers: Answers) -> Outcome[str] | None:
 
 _ADVICE: dict[str, Callable[[int], str]] = {
     WITHHELD: lambda count: (
-        f"{count:,} replies are withheld: their speeches may be about a crisis, and every writer is a third party; add a writer "
-        "of your own, or set crisis_to_third_parties=true"
+        f"{with_noun(count, 'reply is', 'replies are')} withheld: their speeches may be about a crisis, and every "
+        "writer is a third party; add a writer of your own, or set crisis_to_third_parties=true"
     ),
     NO_WRITER: lambda count: (
-        f"{count:,} replies have no writer for their speech's language; add one to writers.members"
+        f"{with_noun(count, 'reply has', 'replies have')} no writer for their speech's language; add one to writers.members"
     ),
     UNPARSABLE: lambda count: (
-        f"{count:,} replies were empty {_EMPTY_AGAIN + 1} times and are not asked for again; changed settings of their writers, "
-        "such as max_tokens, ask again"
+        f"{with_noun(count, 'reply was', 'replies were')} empty {_EMPTY_AGAIN + 1} times and not asked for again; "
+        "changed settings of their writers, such as max_tokens, ask again"
     ),
 }
 
 
 def _summary_lines(figures: dict[str, Any]) -> Iterator[str]:
     outcomes = figures["outcomes"]
-    yield f"{figures['replies']:,} replies: " + ", ".join(
+    yield f"{with_noun(figures['replies'], 'reply', 'replies')}: " + ", ".join(
         f"{count:,} {name}" for name, count in sorted(outcomes.items())
     )
     for name, advice in _ADVICE.items():
         if outcomes.get(name):
             yield advice(outcomes[name])
     if figures.get("over_length_limit"):
-        yield f"{figures['over_length_limit']:,} replies are longer than replies.length_limit"
+        yield f"{with_noun(figures['over_length_limit'], 'reply is', 'replies are')} longer than replies.length_limit"
 
 
 # Writers drawn for each speech, and their prompts

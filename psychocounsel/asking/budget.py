@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from psychocounsel.asking.answers import Answers
 from psychocounsel.asking.language_model import Answer, Ask, LanguageModel
 from psychocounsel.errors import UserError
+from psychocounsel.storage.files import with_noun
 
 _CHARACTERS = 4.0  # per token, in alphabetic scripts
 _MESSAGE_TOKENS = 4  # added to each message by a chat template
@@ -168,21 +169,17 @@ class Estimate:
     def lines(self, what: str) -> list[str]:
         """Return the lines to print: one for each model, and one for the total."""
         lines = [
-            f"{name}: {self.calls[name]:,} calls, about {self.prompt_tokens[name]:,} tokens of prompts and at most "
+            f"{name}: {with_noun(self.calls[name], 'call')}, about {self.prompt_tokens[name]:,} tokens of prompts and at most "
             f"{self.completion_tokens[name]:,} of answers, "
             + ("price unknown" if name in self.unpriced else _at_most(self.costs[name]))
             for name in sorted(self.calls)
         ]
-        total = f"{what}: {sum(self.calls.values()):,} calls, {self.bought:,} bought before"
+        total = f"{what}: {with_noun(sum(self.calls.values()), 'call')}, {self.bought:,} bought before"
         if not self.calls:
             return [f"{total}: nothing left to buy"]
         priced = [cost for name, cost in self.costs.items() if name not in self.unpriced]
         costs = [_at_most(sum(priced))] if priced else []
-        costs += (
-            [f"{len(self.unpriced)} model{'s' if len(self.unpriced) > 1 else ''} of unknown price"]
-            if self.unpriced
-            else []
-        )
+        costs += [f"{with_noun(len(self.unpriced), 'model')} of unknown price"] if self.unpriced else []
         basis = "an estimate: tokens are counted from characters, and no call is repeated"
         return [*lines, f"{total}; {' and '.join(costs)} ({basis})"]
 

@@ -77,11 +77,6 @@ def counts(numbers: Mapping[str, int]) -> str:
     return ", ".join(f"{number} {name}" for name, number in ranked if number) or "none"
 
 
-def counted(number: int, one: str, several: str | None = None) -> str:
-    """Return `1 expert` or `3 experts` for a sentence. `several`: the plural, by default `one` with an s."""
-    return f"{number:,} {one if number == 1 else several or f'{one}s'}"
-
-
 def percent_text(figures: Figures, key: str = "accuracy") -> str:
     """Return `61.2 % (55.0 to 67.4)` for a sentence. The table has all digits."""
     if figures.get("low") is None or figures.get("high") is None or figures["low"] == figures["high"]:

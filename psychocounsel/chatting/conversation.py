@@ -229,7 +229,7 @@ class Talk:
                         shown.end(index, "", ["no reply"])
         finally:
             self.stopped = writing.stopped.is_set()
-            turn.attempts[-1] = {name: turn.replies[name] for name in names if name in turn.replies}
+            turn.attempts[-1].replies = {name: turn.replies[name] for name in names if name in turn.replies}
             if not turn.replies:
                 self.conversation.undo()
             self.keep()

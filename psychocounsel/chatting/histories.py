@@ -37,20 +37,31 @@ class ChatReply:
 
 
 @dataclass
+class ChatAttempt:
+    """An attempt at a turn: the system prompt, and the replies to it by model."""
+
+    system_prompt: str | None
+    replies: dict[str, ChatReply] = field(default_factory=dict)
+
+
+@dataclass
 class ChatTurn:
-    """A message, its system prompt, and its attempts: the replies by model. Only the last attempt counts.
+    """A message and the attempts to reply to it. Only the last attempt counts.
 
     `conversation`: number of the conversation that the turn belongs to, from 1; /new begins another one.
     """
 
     message: str
-    system_prompt: str | None
     conversation: int
-    attempts: list[dict[str, ChatReply]] = field(default_factory=lambda: [{}])
+    attempts: list[ChatAttempt]
+
+    @property
+    def system_prompt(self) -> str | None:
+        return self.attempts[-1].system_prompt
 
     @property
     def replies(self) -> dict[str, ChatReply]:
-        return self.attempts[-1]
+        return self.attempts[-1].replies
 
 
 class ChatHistories:
@@ -66,7 +77,7 @@ class ChatHistories:
 
     def add(self, message: str) -> None:
         """Start a turn with a message."""
-        self.turns.append(ChatTurn(message, self.system_prompt, self.number))
+        self.turns.append(ChatTurn(message, self.number, [ChatAttempt(self.system_prompt)]))
 
     def again(self) -> None:
         """Start another attempt at the last turn, with the current system prompt.
@@ -76,8 +87,7 @@ class ChatHistories:
         """
         if not self.turns:
             raise UserError("/again: there is no reply yet; write a message first")
-        self.turns[-1].attempts.append({})
-        self.turns[-1].system_prompt = self.system_prompt
+        self.turns[-1].attempts.append(ChatAttempt(self.system_prompt))
 
     def undo(self) -> str:
         """Remove the last attempt, or the whole turn if it has only one attempt; returns a description of what was removed.

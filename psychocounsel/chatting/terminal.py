@@ -58,9 +58,9 @@ def _continued(line: str, read: Read) -> str:
 
 
 def read_piped(goes_on: bool) -> str | None:
-    """Return the next line of standard input."""
+    """Return the next line of standard input, without the byte order mark that some editors write before the first one."""
     line = sys.stdin.readline()
-    return line.removesuffix("\n") if line else None
+    return line.removeprefix("\ufeff").removesuffix("\n") if line else None
 
 
 def terminal_reader() -> Read:

@@ -19,7 +19,7 @@ from psychocounsel.cluster.row_process import check_rows, prepare_check
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.settings.targets import GroupSettings
-from psychocounsel.storage.files import counted
+from psychocounsel.storage.files import with_noun
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class Cluster(GroupSettings):
 
     def place(self, job: Job) -> str:
         """Describe a job's number of processes and its place, for people."""
-        return f"{counted(job.processes, 'process')} in {job.run_dir}"
+        return f"{with_noun(job.processes, 'process')} in {job.run_dir}"
 
     def select(self, jobs: list[Job]) -> None:
         """Set `skip` of each job that must not be started, to the reason.

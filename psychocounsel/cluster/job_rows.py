@@ -1,4 +1,4 @@
-"""Rows of jobs as training will see them: tokenised, counted, and stored in the cache that the jobs read."""
+"""Rows of jobs as training will see them: tokenised, with_noun, and stored in the cache that the jobs read."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +12,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.part import evaluated_part
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.targets import add_code_path
-from psychocounsel.storage.files import counted
+from psychocounsel.storage.files import with_noun
 
 Say = Callable[[str], None]
 
@@ -78,7 +78,7 @@ def _of_trainings(alike: Sequence[Job], say: Say, of_several: bool) -> str:
     return (
         f"{config.model.name} with data={config.data.name}: {data.rows} training groups, "
         f"{len(data.held_out)} held-out groups of {data.distinct_prompts} prompts, "
-        + (counted(fewest, "step") if fewest == most else f"{fewest} to {most} steps")
+        + (with_noun(fewest, "step") if fewest == most else f"{fewest} to {most} steps")
     )
 
 

@@ -27,7 +27,7 @@ from psychocounsel.rundir.results import UNDECIDED, is_finished, limit_reached, 
 from psychocounsel.rundir.run import next_number, start_times
 from psychocounsel.rundir.sweep import runs_of
 from psychocounsel.settings.schema import option
-from psychocounsel.storage.files import counted
+from psychocounsel.storage.files import with_noun
 
 _WORDS = {None: "not run", DONE: "done", GATE_UNDECIDED: UNDECIDED, CONTINUE_LATER: "stopped"}
 
@@ -115,7 +115,7 @@ class Local(Cluster):
     def place(self, job: Job) -> str:
         allocation = around()
         where = f" of allocation {allocation.job} ({' '.join(allocation.nodes)})" if allocation else ""
-        return f"{counted(job.processes, 'process')} on {'GPU' if self.gpus() else 'CPU'}{where} in {job.run_dir}"
+        return f"{with_noun(job.processes, 'process')} on {'GPU' if self.gpus() else 'CPU'}{where} in {job.run_dir}"
 
     def check_rows(self, jobs: list[Job]) -> list[str]:
         """Check rows of several jobs. A single run's own process checks its rows before it loads a model."""

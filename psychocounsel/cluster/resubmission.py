@@ -29,7 +29,7 @@ from psychocounsel.settings.overrides import parsed
 from psychocounsel.settings.own_code import require_agreement
 from psychocounsel.settings.schema import flat_keys
 from psychocounsel.settings.targets import add_code_path
-from psychocounsel.storage.files import counted, write_atomically
+from psychocounsel.storage.files import with_noun, write_atomically
 
 
 def cancel(folder: Path, indices: Sequence[int]) -> None:
@@ -47,7 +47,7 @@ def end(chosen: Sequence[Row]) -> None:
     live = [row.run_dir for row in chosen if row.is_live]
     for cluster, runs in by_cluster(live, acts=True):
         cluster.cancel(runs)
-    print(f"cancelled {counted(len(live), 'run')}" if live else "nothing waits or runs")
+    print(f"cancelled {with_noun(len(live), 'run')}" if live else "nothing waits or runs")
 
 
 def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None:

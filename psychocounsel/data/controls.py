@@ -15,6 +15,7 @@ from psychocounsel.data.selection import refuse_sessions
 from psychocounsel.data.settings import OWN
 from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.errors import UserError
+from psychocounsel.storage.files import with_noun
 
 RATE = 0.15  # controls per pair, if `data.control_rate` is null; docs/judges.md compares it with 0.5
 _WORDS_OF = 500  # examples whose words `random` draws from
@@ -93,7 +94,9 @@ def with_controls(
         for pair in _of_kind(kind, clients, own, len(range(index, count, len(data.controls))), seed, epoch)
     ]
     kinds = ", ".join(data.controls)
-    report(f"data.controls: {count} training pairs added to each epoch, with {kinds} as the rejected reply")
+    report(
+        f"data.controls: {with_noun(count, 'training pair')} added to each epoch, with {kinds} as the rejected reply"
+    )
     return [*pairs, *added]
 
 

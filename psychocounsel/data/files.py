@@ -26,17 +26,20 @@ _ROWS = 1000  # rows of a parquet file in memory at a time
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
-def file_rows(file: Path, texts: Collection[str], delimiter: str | None) -> Iterator[tuple[str, Row | UserError]]:
+def file_rows(
+    file: Path, texts: Collection[str], delimiter: str | None, name: str = ""
+) -> Iterator[tuple[str, Row | UserError]]:
     """Yield each row of a file with its place, or the error of a row that cannot be read.
 
     `texts`: columns of a table whose cells stay texts even if all of them are numbers. `delimiter`: one of DELIMITERS, by
-    default the tab in a TSV file, the comma in others, or the only other one that the header has.
+    default the tab in a TSV file, the comma in others, or the only other one that the header has. `name`: the file's name
+    in places; by default its last part.
 
     Raises:
         UserError: for a file of another kind, or one that cannot be read as a whole.
     """
-    read_table = partial(_table, texts, delimiter)
-    readers: dict[str, Callable[[Path], Iterator[tuple[str, Row | UserError]]]]
+    name, read_table = name or file.name, partial(_table, texts, delimiter)
+    readers: dict[str, Callable[[Path, str], Iterator[tuple[str, Row | UserError]]]]
     readers = {
         ".jsonl": _jsonl,
         ".ndjson": _jsonl,
@@ -55,7 +58,7 @@ def file_rows(file: Path, texts: Collection[str], delimiter: str | None) -> Iter
         if beginning.read(len(_LFS)) == _LFS:
             raise UserError(f"{file}: holds only a pointer of Git LFS; run git lfs pull in its repository")
     try:
-        yield from readers[kind](file)
+        yield from readers[kind](file, name)
     except UnicodeDecodeError as error:
         kind = "utf-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
         raise UserError(
@@ -74,25 +77,25 @@ def _open(file: Path) -> IO[str]:
     return gzip.open(file, "rt", encoding="utf-8-sig") if _is_gzip(file) else open(file, encoding="utf-8-sig")
 
 
-def _jsonl(file: Path) -> Iterator[tuple[str, Row | UserError]]:
+def _jsonl(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
     with _open(file) as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
                 if number == 1 and line.lstrip()[0] == "[":
                     raise UserError(f"{file}: holds a list, and not one JSON object a line; name it .json")
-                where = f"{file.name} line {number}"
+                where = f"{name} line {number}"
                 value = _parse_json(line, where)
                 yield where, value if isinstance(value, UserError) else _object(value, where)
 
 
-def _json(file: Path) -> Iterator[tuple[str, Row | UserError]]:
+def _json(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
     with _open(file) as text:
-        rows = _parse_json(text.read(), file.name)
+        rows = _parse_json(text.read(), name)
     if isinstance(rows, UserError):
         raise rows
     if not isinstance(rows, list):
         raise UserError(f"{file}: must hold a list of rows; one JSON object a line belongs in a .jsonl file")
-    yield from numbered(rows, file.name)
+    yield from numbered(rows, name)
 
 
 def _parse_json(text: str, where: str) -> Any:
@@ -110,19 +113,21 @@ def _parse_json(text: str, where: str) -> Any:
         )
 
 
-def _table(texts: Collection[str], delimiter: str | None, file: Path) -> Iterator[tuple[str, Row | UserError]]:
+def _table(
+    texts: Collection[str], delimiter: str | None, file: Path, name: str
+) -> Iterator[tuple[str, Row | UserError]]:
     """Yield rows of a CSV or TSV file with a header line. Empty cells are missing, and empty rows are skipped.
 
     A column is numbers if all its cells are numbers or words for a missing one, except a column of texts or ids.
     """
     numbers: dict[str, bool] = {}
-    for _, row in _cells(delimiter, file):
-        for name, cell in row.items() if isinstance(row, dict) else ():
+    for _, row in _cells(delimiter, file, name):
+        for column, cell in row.items() if isinstance(row, dict) else ():
             if not is_missing(cell):
-                numbers[name] = numbers.get(name, name not in texts) and is_number(cell or "")
-    for where, row in _cells(delimiter, file):
+                numbers[column] = numbers.get(column, column not in texts) and is_number(cell or "")
+    for where, row in _cells(delimiter, file, name):
         if isinstance(row, dict):
-            yield where, {name: _as_number(cell) if cell and numbers.get(name) else cell for name, cell in row.items()}
+            yield where, {key: _as_number(cell) if cell and numbers.get(key) else cell for key, cell in row.items()}
         else:
             yield where, row
 
@@ -136,7 +141,7 @@ def is_number(text: str) -> bool:
     return len(text) <= _LONGEST_NUMBER and bool(_NUMBER.fullmatch(text))
 
 
-def _cells(delimiter: str | None, file: Path) -> Iterator[tuple[str, dict[str, str | None] | UserError]]:
+def _cells(delimiter: str | None, file: Path, name: str) -> Iterator[tuple[str, dict[str, str | None] | UserError]]:
     """Yield the cells of each row as texts, None for an empty cell."""
     csv.field_size_limit(_LONGEST_CELL)
     mark = DELIMITERS[delimiter or ("tab" if ".tsv" in [suffix.lower() for suffix in file.suffixes] else "comma")]
@@ -152,21 +157,21 @@ def _cells(delimiter: str | None, file: Path) -> Iterator[tuple[str, dict[str, s
         reader = csv.reader(itertools.chain([first], lines), delimiter=mark, skipinitialspace=True, strict=True)
         number = 0
         try:
-            header = [name.strip() for name in next(reader, [])]
+            header = [column.strip() for column in next(reader, [])]
             _check_header(file, header, mark)
             for cells in reader:
                 if not any(cell.strip() for cell in cells):
                     continue
                 number += 1
-                where = f"{file.name} row {number}"
+                where = f"{name} row {number}"
                 if len(cells) < len(header) or any(cell.strip() for cell in cells[len(header) :]):
                     hint = f"; put texts that contain {mark!r} in quotation marks" if len(cells) > len(header) else ""
                     yield where, UserError(f"{where}: has {len(cells)} cells, but the header has {len(header)}{hint}")
                     continue
-                yield where, {name: cell or None for name, cell in zip(header, cells, strict=False)}
+                yield where, {column: cell or None for column, cell in zip(header, cells, strict=False)}
         except csv.Error as error:
             raise UserError(
-                f"{file.name}: row {number + 1} or the row before has wrong quotation marks ({error})"
+                f"{name}: row {number + 1} or the row before has wrong quotation marks ({error})"
             ) from error
 
 
@@ -178,7 +183,7 @@ def _check_header(file: Path, header: Sequence[str], mark: str) -> None:
         raise UserError(f"{file}: a {others[0]} separates its cells: add data.delimiter={others[0]}")
 
 
-def _parquet(file: Path) -> Iterator[tuple[str, Row | UserError]]:
+def _parquet(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -193,7 +198,7 @@ def _parquet(file: Path) -> Iterator[tuple[str, Row | UserError]]:
         except (OSError, ValueError, OverflowError, pa.ArrowException) as error:  # ValueError: a time out of range
             raise UserError(f"{file}: is not a parquet file ({words(str(error).splitlines()[0])})") from error
 
-    yield from numbered(rows(), file.name)
+    yield from numbered(rows(), name)
 
 
 def numbered(rows: Iterable[Any], name: str) -> Iterator[tuple[str, Row | UserError]]:

@@ -7,7 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from psychocounsel.data.messages import cell_value
+from psychocounsel.data.messages import Message, cell_value, read_messages, read_prompt
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
@@ -59,19 +59,11 @@ def _replies_of_evaluation(folder: Path, key: str) -> dict[str, list[str]]:
     return by_prompt
 
 
-def messages_of(prompt: Any, where: str) -> list[dict[str, str]]:
-    """Return a prompt column as chat messages. A text becomes the client's only turn.
+def messages_of(prompt: Any, where: str) -> list[Message]:
+    """Return a prompt column as chat messages, as the rows of `data` are read: a text, a transcript or a list of messages.
 
     Raises:
-        UserError: if the prompt is neither a text nor a list of messages; the error names `where`.
+        UserError: if the prompt is none of these; the error names `where`.
     """
     prompt = cell_value(prompt, where, "prompt")
-    if isinstance(prompt, str):
-        return [{"role": "user", "content": prompt}]
-    is_chat = isinstance(prompt, list) and all(
-        isinstance(message, dict) and isinstance(message.get("role"), str) and isinstance(message.get("content"), str)
-        for message in prompt
-    )
-    if not is_chat:
-        raise UserError(f"{where}: its prompt is neither a text nor a list of {{role, content}} messages")
-    return list(prompt)
+    return read_prompt(prompt, where, "prompt") if isinstance(prompt, str) else read_messages(prompt, where, "prompt")

@@ -41,6 +41,7 @@ from psychocounsel.data.messages import (
     reply_turns,
 )
 from psychocounsel.errors import UserError, words
+from psychocounsel.storage.files import with_noun
 
 Ratings = dict[str, float]
 
@@ -478,7 +479,7 @@ _SHOWN = 20  # dropped rows whose reason is printed
 
 
 def warn(examples: Sequence[Example], name: str, report: Callable[[str], None]) -> None:
-    """Report how many rows repeat or contradict other ones, hold NUL bytes, or have two client turns in a row."""
+    """Report how many rows repeat or contradict other ones, hold NUL bytes or `nan`, or have two client turns in a row."""
     distinct = {
         (repr(example.prompt), *example.replies, repr(example.ratings) if example.rated else "") for example in examples
     }
@@ -492,6 +493,7 @@ def warn(examples: Sequence[Example], name: str, report: Callable[[str], None]) 
         "are the same as an earlier one": 0 if scored else len(examples) - len(distinct),
         "prefer the reply that another row rejects": sum((row[0], row[2], row[1]) in pairs for row in pairs),
         "hold NUL bytes": sum(map(_has_nul, examples)),
+        "hold nan as a text, which pandas writes for a missing one": sum(map(_has_nan, examples)),
         "hold two client turns in a row": sum(map(_has_two_turns, examples)),
         "end on turns of the client, which are left out": sum(example.left_out > 0 for example in examples),
     }
@@ -510,15 +512,23 @@ def report_dropped(dropped: Sequence[str] | None, rows: int, name: str, report: 
         return
     if len(dropped) == rows:
         raise UserError(f"{name}: none of its rows can be used ({dropped[0]})")
-    report(f"warning: {name}: {len(dropped)} bad rows dropped (data.bad_rows=drop)")
+    report(f"warning: {name}: {with_noun(len(dropped), 'bad row')} dropped (data.bad_rows=drop)")
     for reason in dropped[:_SHOWN]:
         report(f"  {reason}")
     if len(dropped) > _SHOWN:
         report(f"  and {len(dropped) - _SHOWN} more")
 
 
+def _texts_of(example: Example) -> list[str]:
+    return [*(message["content"] for message in example.prompt), *example.replies]
+
+
 def _has_nul(example: Example) -> bool:
-    return any("\0" in text for text in [*(message["content"] for message in example.prompt), *example.replies])
+    return any("\0" in text for text in _texts_of(example))
+
+
+def _has_nan(example: Example) -> bool:
+    return any(text in ("nan", "<NA>") for text in _texts_of(example))
 
 
 def _has_two_turns(example: Example) -> bool:

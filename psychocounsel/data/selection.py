@@ -18,6 +18,7 @@ from psychocounsel.data.rows import Example, every_turn, report_dropped, warn
 from psychocounsel.data.shared_text import components_of, hash_of, normalised, openings, reply_key
 from psychocounsel.data.sources import load_examples, source_of
 from psychocounsel.errors import UserError, words
+from psychocounsel.storage.files import with_noun
 
 Report = Callable[[str], None]
 
@@ -148,10 +149,11 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
         kept += [_pair(example, *pair) for pair in usable]
     for reason, count in dropped.items():
         if count:
-            report(f"{path}: {count} pairs dropped ({reason})")
+            report(f"{path}: {with_noun(count, 'pair')} dropped ({reason})")
     if relabelled:
         report(
-            f"{path}: {relabelled} pairs changed sides, because their ratings prefer the other reply ({off} keeps labels)"
+            f"{path}: {with_noun(relabelled, 'pair')} changed sides, because their ratings prefer the other reply ({off} keeps "
+            "labels)"
         )
     return [
         replace(example, scores=[score(ratings, weights) for ratings in example.ratings])
@@ -239,7 +241,10 @@ def split_by_prompt(
             "warning: held-out prompts share replies or sessions with training rows, because these connect all prompts"
         )
     elif len(held) != count:
-        report(f"{len(held)} prompts are held out, not {count}: prompts that share a reply or a session stay together")
+        report(
+            f"{with_noun(len(held), 'prompt is', 'prompts are')} held out, not {count}: prompts that share a reply or a session "
+            "stay together"
+        )
     parts: tuple[list[Example], list[Example]] = ([], [])
     for example, key in zip(examples, keys, strict=True):
         parts[key in held].append(example)
@@ -285,11 +290,12 @@ def drop_leaks(train: list[Example], held_out: list[Example], report: Report) ->
     begun = {opening for row in held_out for opening in openings(row.prompt)}
     others = [row for row in train if hash_of(row.prompt) not in held]
     if len(others) < len(train):
-        report(f"{len(train) - len(others)} training rows dropped (their prompt is in the held-out data)")
+        report(f"{with_noun(len(train) - len(others), 'training row')} dropped (their prompt is in the held-out data)")
     kept = [row for row in others if hash_of(row.prompt) not in begun and held.isdisjoint(openings(row.prompt))]
     if len(kept) < len(others):
         report(
-            f"{len(others) - len(kept)} training rows dropped (other turns of their session are in the held-out data)"
+            f"{with_noun(len(others) - len(kept), 'training row')} dropped (other turns of their session are in the held-out "
+            "data)"
         )
     return kept
 
@@ -316,7 +322,8 @@ def drop_test_speeches(train: list[Example], report: Report) -> list[Example]:
     kept = [example for example in train if known.isdisjoint(map(speech_hash, example.client_texts()))]
     if len(kept) < len(train):
         report(
-            f"{len(train) - len(kept)} training rows dropped (evaluation=safety or session measures on their speeches)"
+            f"{with_noun(len(train) - len(kept), 'training row')} dropped (evaluation=safety or session measures on their "
+            "speeches)"
         )
     if not kept:
         raise UserError("data: evaluation=safety or session measures on all speeches; train on other data")

@@ -137,7 +137,8 @@ def _conversations(
 
     Raises:
         UserError: for a row that cannot be read or belongs to no conversation, because dropping it would join other turns;
-            for an id that stands for different turns; if the rows of a conversation have different system messages.
+            for an id that stands for different turns; if the rows of a conversation have different system messages or are
+            in two files, which may count their conversations each from 1.
     """
     conversations: dict[str, _Conversation] = {}
     for where, row in rows:
@@ -147,6 +148,11 @@ def _conversations(
         about = {name: value for name, value in row.items() if name not in (*TEXTS, "id", group_by)}
         system = {name: row[name] for name in SYSTEM if row.get(name) is not None}
         conversation = conversations.setdefault(group, _Conversation(where, about | system, {}))
+        if _file_of(where) != (first := _file_of(conversation.first)):
+            raise UserError(
+                f"{where}: {first} has a conversation of this name, too (data.group_by={group_by}): give each conversation a "
+                "name of its own, or put the turns of one conversation into one file"
+            )
         _agree(conversation, about, system, where)
         number = _key(row, "id", f"{where}: has no id") if has_ids else where
         message = {"role": row["role"], "content": row["content"]}
@@ -161,6 +167,11 @@ def _conversations(
         turns = conversation.turns
         order = sorted(turns, key=float) if all(map(is_number, turns)) else [*turns]
         yield conversation.first, {**conversation.about, "id": group, "dialog": [turns[number][1] for number in order]}
+
+
+def _file_of(where: str) -> str:
+    """Return the file's name in a row's place, such as `a.csv row 3`."""
+    return where.rpartition(" row ")[0]
 
 
 def _key(row: Row, column: str, why: str) -> str:
@@ -201,7 +212,7 @@ def _standard_rows(
             raise UserError(f"data.subset={source.subset}: a folder of CSV files has no configurations; leave it out")
         _check_split(split, tables, path)
         for file in tables[split]:
-            yield from file_rows(file, source.texts, source.delimiter)
+            yield from file_rows(file, source.texts, source.delimiter, file.relative_to(local).as_posix())
     else:
         if source.delimiter:
             raise UserError(

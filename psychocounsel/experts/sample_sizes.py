@@ -9,11 +9,13 @@ import numpy as np
 
 from psychocounsel.errors import UserError
 from psychocounsel.metrics.intervals import tango, upper_bound
+from psychocounsel.storage.files import with_noun
 
 # Sizes
 
 _LEVEL = 0.95
 _MOST = 200_000  # items: a plan that needs more is refused
+_LARGE = 30  # items: below, the large-sample variance of kappa says nothing
 
 
 @dataclass(frozen=True)
@@ -173,8 +175,11 @@ def plan_lines(options: Any) -> Iterator[str]:
 
 def _kappa(options: Any, effect: float) -> Iterator[str]:
     plan = kappa_items(options.kappa, options.prevalence, options.half_width, effect)
-    yield f"{plan.items:,} items give kappa {options.kappa:g} a 95 % interval of +-{options.half_width:g}"
+    items = with_noun(plan.items, "item gives", "items give")
+    yield f"{items} kappa {options.kappa:g} a 95 % interval of +-{options.half_width:g}"
     yield f"  if one category has a share of {options.prevalence:g}; {_method(plan)}"
+    if plan.items < _LARGE:
+        yield f"  the approximation holds for large samples only: take at least {_LARGE} items"
 
 
 def _failures(options: Any, effect: float) -> Iterator[str]:
@@ -182,9 +187,9 @@ def _failures(options: Any, effect: float) -> Iterator[str]:
     claim = f"show a failure rate of at most {options.ceiling:.3g} (one-sided 95 %)"
     if effect > 1:  # the exact bound holds for independent cases alone
         worth = f"{_whole(plan.items * effect):,} cases, worth {plan.items:,} independent ones"
-        yield f"{worth} with at most {plan.allowed} failures, {claim}"
+        yield f"{worth} with at most {with_noun(plan.allowed or 0, 'failure')}, {claim}"
     else:
-        yield f"{plan.items:,} cases with at most {plan.allowed} failures {claim}"
+        yield f"{with_noun(plan.items, 'case')} with at most {with_noun(plan.allowed or 0, 'failure')} {claim}"
     yield f"  with probability {plan.power:.2f} if the true rate is {options.true_rate:g}; {_method(plan)}"
     bound = upper_bound(0, clean)
     yield f"  fewest cases: {_whole(clean * effect):,}, all without failure (upper bound of the rate: {bound:.4f})"

@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 from psychocounsel.errors import UserError
 from psychocounsel.settings.command_line import read_typed
 from psychocounsel.settings.schema import option
+from psychocounsel.storage.files import with_noun
 
 # The keys of `psychocounsel review`
 
@@ -77,7 +78,9 @@ def read_review(arguments: Sequence[str]) -> DictConfig:
     _check_experts(list(config.experts))
     options = config.review
     if options.overlap is not None and options.overlap > len(config.experts):
-        raise UserError(f"review.overlap={options.overlap}: only {len(config.experts)} experts can see each item")
+        raise UserError(
+            f"review.overlap={options.overlap}: only {with_noun(len(config.experts), 'expert')} can see each item"
+        )
     if options.address is not None:
         _check_address(options.address)
     if options.contact.command and not options.contact.name:

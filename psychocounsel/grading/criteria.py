@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import yaml
 from psychocounsel.asking.answer_text import Unreadable, check_keys, json_object, object_schema, parsed_json
 from psychocounsel.asking.language_model import Ask
 from psychocounsel.counsel.rubric import load_rubric
-from psychocounsel.data.messages import Message
+from psychocounsel.data.messages import Message, cell_value, client_last, read_messages, read_prompt
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
 from psychocounsel.grading.rating import marked
@@ -221,7 +222,7 @@ def _criterion(entry: Any, where: str) -> Criterion:
         raise UserError(f"{where}: has no text ({' or '.join(_TEXTS)})")
     points, scale, name = entry.get("points"), entry.get("scale"), entry.get("name")
     points = 1.0 if points is None else points
-    if isinstance(points, bool) or not isinstance(points, int | float) or not points:
+    if isinstance(points, bool) or not isinstance(points, int | float) or not points or not math.isfinite(points):
         raise UserError(f"{where}: the points must be a number other than 0")
     if scale is not None:
         whole = isinstance(scale, list | tuple) and len(scale) == 2 and all(type(bound) is int for bound in scale)
@@ -237,20 +238,13 @@ def _value(row: Mapping[str, Any], name: str, columns: Mapping[str, str]) -> Any
 
 
 def _prompt(value: Any, where: str) -> tuple[Message, ...]:
-    if isinstance(value, str) and value.strip():
-        return ({"role": "user", "content": value.strip()},)
-    if not isinstance(value, list | tuple) or not value:
+    """Return the messages of a prompt, as the rows of `data` are read: a text, a transcript or a list of messages."""
+    value = cell_value(value, where, "prompt")
+    if not value or (isinstance(value, str) and not value.strip()):
         raise UserError(f"{where}: has no prompt ({' or '.join(COLUMNS['prompt'])}), a text or a list of messages")
-    messages = []
-    for message in value:
-        if not isinstance(message, Mapping) or message.get("role") not in ("system", "user", "assistant"):
-            raise UserError(f"{where}: every message of the prompt needs a role: system, user or assistant")
-        if not isinstance(message.get("content"), str) or not message["content"].strip():
-            raise UserError(f"{where}: a message of the prompt has no text")
-        messages.append({"role": message["role"], "content": message["content"].strip()})
-    if messages[-1]["role"] != "user":
-        raise UserError(f"{where}: the prompt must end with the client's turn (role user)")
-    return tuple(messages)
+    if isinstance(value, str):
+        return tuple(read_prompt(value, where, "prompt"))
+    return tuple(client_last(read_messages(list(value) if isinstance(value, tuple) else value, where, "prompt"), where))
 
 
 # Rating of a reply by the criteria of its prompt: the request to the judge, and the reading of its answer.

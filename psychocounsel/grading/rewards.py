@@ -40,6 +40,7 @@ from psychocounsel.grading.rating import Judgements, RatingPlan, Reader, convers
 from psychocounsel.reward.base import Conversation, RewardSettings, Scorer
 from psychocounsel.settings.schema import option, suggestion
 from psychocounsel.settings.targets import build_section
+from psychocounsel.storage.files import with_noun
 
 if TYPE_CHECKING:
     import numpy as np
@@ -416,7 +417,7 @@ class JudgeScorer(Scorer):
         """Return the reasons of unusable answers since the last call, each with their number, the most frequent first."""
         counted = self.troubles.most_common()
         self.troubles.clear()
-        return [f"{count:,} answers {reason}" for reason, count in counted]
+        return [f"{with_noun(count, 'answer')} {reason}" for reason, count in counted]
 
     def _grouped(self, conversations: Sequence[Conversation]) -> Iterator[_Group]:
         """Yield the replies to each prompt with the questions about them."""

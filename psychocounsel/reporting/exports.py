@@ -13,7 +13,7 @@ from psychocounsel.blocks.kinds import Chart, Curve, Report, ReportTable
 from psychocounsel.blocks.tables import NO_INTERVAL, Cell, TableFigure, latex_of
 from psychocounsel.reporting.page.views import kept
 from psychocounsel.rundir.paths import ReportDir
-from psychocounsel.storage.files import replacing, write_atomically
+from psychocounsel.storage.files import replacing, with_noun, write_atomically
 
 # `report.csv`: one line for each cell of each table, with all digits
 
@@ -93,7 +93,7 @@ def write_figures(report: Report, files: ReportDir) -> list[str]:
         return []
     if find_spec("matplotlib") is None:
         return [
-            f"{len(charts)} charts are not written as PDF: matplotlib is not installed; "
+            f"{with_noun(len(charts), 'chart is', 'charts are')} not written as PDF: matplotlib is not installed; "
             "pip install 'psychocounsel[figures]'"
         ]
     import matplotlib

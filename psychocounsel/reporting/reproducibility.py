@@ -14,10 +14,11 @@ from psychocounsel.blocks.markdown import escaped, fenced, table
 from psychocounsel.errors import UserError
 from psychocounsel.reporting.material import COMMANDS, Material, RunMaterial
 from psychocounsel.reporting.sections.cost import bought_answers, device_hours
+from psychocounsel.reporting.sections.foreign_runs import REASON, without_foreign
 from psychocounsel.rundir.paths import AnnotationDir, RunDir, SweepDir
 from psychocounsel.rundir.run_config import read_overrides
 from psychocounsel.settings.targets import config_folders
-from psychocounsel.storage.files import read_mapping, write_atomically
+from psychocounsel.storage.files import read_mapping, with_noun, write_atomically
 
 # Search spaces: ranges of Optuna searches, values of sweeps, and the chosen runs with their metric
 
@@ -29,7 +30,7 @@ def search_lines(material: Material) -> Iterator[str]:
         if run.sweep is not None:
             sweeps.setdefault(run.sweep, []).append(run)
     for sweep, runs in sweeps.items():
-        yield f"- {escaped(sweep)}: {len(runs)} runs"
+        yield f"- {escaped(sweep)}: {with_noun(len(runs), 'run')}"
         yield from (f"  - {line}" for line in _search_ranges(runs))
         yield from (f"  - {line}" for line in _chosen_runs(sweep))
 
@@ -159,13 +160,23 @@ def _weights(run: RunMaterial) -> dict[str, str]:
 
 
 def write_reproducibility(report: Report, material: Material, path: Path) -> None:
-    """Write the versions, commands, seeds, data, models, search ranges, hours and cost of all runs."""
-    data, models = (_counted(row for run in material.runs for row in rows(run)) for rows in (_data, _models))
+    """Write the versions, commands, seeds, data, models, search ranges, hours and cost of all runs that can be read."""
+    sections, foreign = without_foreign(_sections, material)
     lines = [
         f"# Reproducibility of {escaped(report.title)}",
         "",
-        f"Made by psychocounsel {__version__} from {len(material.runs)} runs in: {', '.join(map(escaped, report.folders))}.",
+        f"Made by psychocounsel {__version__} from {with_noun(len(material.runs), 'run')} in: "
+        f"{', '.join(map(escaped, report.folders))}.",
         "",
+        *(line for run in foreign for line in (f"{escaped(run.title)} is missing: {REASON}.", "")),
+        *sections,
+    ]
+    write_atomically(path, "\n".join(lines).rstrip() + "\n")
+
+
+def _sections(material: Material) -> list[str]:
+    data, models = (_counted(row for run in material.runs for row in rows(run)) for rows in (_data, _models))
+    return [
         *_section("Software", _software(material)),
         *_section("Data", _table(("data", "revision", "split", "licence", "fingerprint", "runs"), data)),
         *_section("Models", _table(("model", "revision", "licence", "weights", "runs"), models)),
@@ -174,7 +185,6 @@ def write_reproducibility(report: Report, material: Material, path: Path) -> Non
         *_section("Cost", _cost(material)),
         *_section("Commands", _commands(material)),
     ]
-    write_atomically(path, "\n".join(lines).rstrip() + "\n")
 
 
 def _section(title: str, lines: Iterable[str]) -> list[str]:
@@ -215,7 +225,8 @@ def _hours(material: Material) -> Iterator[str]:
     cpu = sum(device_hours(attempt) for attempt in known if not attempt.get("gpus"))
     yield (
         f"GPU-hours: {gpu:.4g}. CPU process hours without a GPU: {cpu:.4g}. "
-        f"Both include all {len(tried)} attempts of {len(material.runs)} runs, even failed and stopped ones."
+        f"Both include {with_noun(len(tried), 'attempt')} of {with_noun(len(material.runs), 'run')}, also failed and stopped "
+        "ones."
     )
 
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, cast
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
@@ -60,7 +61,12 @@ def read_typed(schema: type, arguments: Sequence[str]) -> DictConfig:
             config = cast(DictConfig, OmegaConf.merge(config, OmegaConf.from_dotlist([text])))
         except ConfigKeyError as error:
             raise UserError(f"unknown key {key}: {suggestion(key, known)}") from error
+        except yaml.YAMLError as error:
+            raise UserError(f"{text}: cannot be read; put the value in quotes, or close its brackets") from error
         except OmegaConfBaseException as error:
+            value = text.partition("=")[2]
+            if OmegaConf.is_list(OmegaConf.select(config, key)) and not value.startswith(("[", "{")):
+                raise UserError(f"{text}: is a list; type {key}=[{value or 'A,B'}]") from error
             raise UserError(f"{text}: is not a value of {key}; --help shows one") from error
     check_limits(schema, config)
     return config

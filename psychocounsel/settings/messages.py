@@ -66,6 +66,11 @@ def _of_hydra(error: Exception, arguments: Sequence[str], config_name: str) -> s
         inner = re.search(r"full_key: (\S+)", text)
         return _unknown_override(inner.group(1) if inner else match.group(1), arguments, config_name)
     if match := re.search(r"Ambiguous value for argument '([^']+)'", text):
+        if match.group(1).startswith("data.path="):
+            return (
+                f"{match.group(1)}: names one file or folder; for the rows of several, give "
+                "'data.mix=[{path: FILE, rows: NUMBER}, ...]' or a folder that holds them, and for a run with each, add -m"
+            )
         sweep = f"{match.group(1)}: add -m for a sweep over several values, or write one list as [value1,value2]"
         return f"{sweep}; for a text with commas type {shell_word(match.group(1))}" if " " in match.group(1) else sweep
     if match := re.search(r"An item is already at '([^']+)'", text):

@@ -248,17 +248,18 @@ def replace_directory(new: Path, path: Path) -> None:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def with_noun(number: int, one: str, several: str = "") -> str:
+    """Return a number with its noun, such as 1 node, 3 processes or 1,200 replies; `several`: a plural of another form."""
+    plural = several or f"{one}{'es' if one.endswith('s') else 's'}"
+    return f"{number:,} {one if number == 1 else plural}"
+
+
 def readable_size(count: float) -> str:
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1000
     return f"{count:,.1f} TB"
-
-
-def counted(count: int, noun: str) -> str:
-    """Return a number with its noun, such as 1 node, 3 nodes or 2 processes."""
-    return f"{count} {noun}" + ("" if count == 1 else "es" if noun.endswith("s") else "s")
 
 
 def readable_time(seconds: float) -> str:

@@ -32,6 +32,7 @@ from psychocounsel.rundir.owner import PATIENCE_SECONDS, live_owner
 from psychocounsel.rundir.results import gate_verdict, is_finished, limit_reached
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.trained_runs import is_up_to_date
+from psychocounsel.storage.files import with_noun
 from psychocounsel.studies.own_jobs import COMMAND
 from psychocounsel.studies.plan import StudyPlan, write_record
 
@@ -54,7 +55,9 @@ class Slots:
 
     def __init__(self, count: int, gpus: int, run: Callable[[int], int]) -> None:
         if gpus and count > gpus:
-            raise UserError(f"parallel={count}: this machine has {gpus} GPUs, and each run takes one or more")
+            raise UserError(
+                f"parallel={count}: this machine has {with_noun(gpus, 'GPU')}, and each run takes one or more"
+            )
         self.make = lambda number: _Slot(number, count, gpus, run)
         self.slots = [self.make(number) for number in range(count)]
         self.stack = ExitStack()

@@ -15,7 +15,7 @@ from psychocounsel.rundir.results import gate_verdict, is_finished, objective_in
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.sweep import telling_name
 from psychocounsel.settings import config as configs
-from psychocounsel.storage.files import counted, read_mapping
+from psychocounsel.storage.files import read_mapping, with_noun
 from psychocounsel.studies.plan import PlannedStage, StudyCell, StudyPlan
 from psychocounsel.studies.references import named_stages
 
@@ -54,7 +54,7 @@ def _jobs(planned: PlannedStage) -> str:
     begun = sum(not cell.job.finished and is_run(cell.run_dir) for cell in planned.cells)
     counts = {"finished": finished, "to resume": begun, "new": len(planned.cells) - finished - begun}
     shown = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    return f"{planned.stage.command}, {counted(len(planned.cells), 'job')}: {shown}"
+    return f"{planned.stage.command}, {with_noun(len(planned.cells), 'job')}: {shown}"
 
 
 def _best(planned: PlannedStage) -> str:
@@ -74,16 +74,16 @@ def _demand(plan: StudyPlan, cluster: Cluster) -> str:
     ]
     every = [job for group in plan.groups() for job in group if not job.finished]
     others = len(every) - len(runs)
-    words = f"{counted(len(runs), 'job')} to run on cluster={type(cluster).__name__.lower()}"
+    words = f"{with_noun(len(runs), 'job')} to run on cluster={type(cluster).__name__.lower()}"
     words += f", and {others} to choose runs or write tables" if others else ""
     if parts := [
         part for job in every if sharing.is_shared(job) for group in sharing.stages(job)[:-1] for part in group
     ]:
-        words += f"; {counted(len(parts), 'job')} share the work of runs with shards"
+        words += f"; {with_noun(len(parts), 'job')} share the work of runs with shards"
     of_jobs = [configs.build(job.config, "cluster") for job in [*every, *parts]]
     requests = [request for request in of_jobs if isinstance(request, SlurmRequest)]
     segments = sum(request.segments for request in requests)
-    words += f"; {counted(segments, 'job')} in the queue by cluster.segments" if segments > len(requests) else ""
+    words += f"; {with_noun(segments, 'job')} in the queue by cluster.segments" if segments > len(requests) else ""
     gpus = sum(_hours(request) * request.gpus_per_node for request in requests)
     nodes = sum(_hours(request) for request in requests if not request.gpus_per_node)
     costs = [

@@ -143,7 +143,7 @@ def test_what_has_no_vote_or_no_text_makes_no_pair(tmp_path: Path, rate: Callabl
     assert [(row["chosen"], row["rejected"]) for row in rows] == [("good", "bad")]
     dropped = figures["train"]["dropped"]
     assert (dropped["replies_without_text"], dropped["replies_without_vote"], dropped["equal_replies"]) == (1, 2, 1)
-    assert "train: 1 pairs (one vote each)" in said
+    assert "train: 1 pair (one vote each)" in said
 
 
 def test_replies_that_no_vote_rated_together_make_no_pair(tmp_path: Path, rate: Callable[..., Row]) -> None:

@@ -140,3 +140,16 @@ def test_a_dry_run_counts_ratings_of_bought_replies_as_bought(
     assert any(line.startswith(f"replies: {COUNT} calls, {2 * COUNT} bought before") for line in lines)
     rated = f"scores: {COUNT} calls, {COUNT} bought before"  # both replies of the writer to a speech are equal, so one is rated
     assert any(line.startswith(rated) for line in lines)
+
+
+def test_a_new_directory_that_is_named_alone_says_that_it_holds_the_sample(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A mistyped out= of an existing dataset begins another one."""
+    for typed, said in (([f"out={tmp_path}/typo"], True), ([], False)):
+        prepare_annotation(check(compose(typed, "annotate")), tmp_path / "typo")
+        assert ("/typo: a new dataset of the shipped sample; speeches=FILE" in capsys.readouterr().out) is said
+    (tmp_path / "typo").mkdir()
+    (tmp_path / "typo" / "speeches.parquet").touch()
+    prepare_annotation(check(compose([f"out={tmp_path}/typo"], "annotate")), tmp_path / "typo")
+    assert "new dataset" not in capsys.readouterr().out

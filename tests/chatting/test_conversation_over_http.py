@@ -102,6 +102,15 @@ def test_the_system_prompt_is_shown_changed_and_taken_away(
     assert out.startswith("Listen.\n") and "\nAnswer in one word.\n" in out and "\nthere is no system prompt\n" in out
 
 
+def test_an_undone_reply_takes_its_system_prompt_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of an editor of Windows begins with a byte order mark, which is no part of the first command."""
+    commands = f"\ufeff/system Listen.\n{ONE}\n/system Be kind.\n/again\n/save a.jsonl\n/undo\n/save b.jsonl\n"
+    with streaming(echo) as server:
+        assert converse(monkeypatch, commands, served(server.address)) == 0
+    assert [payload["messages"][0]["content"] for payload in server.asked] == ["Listen.", "Be kind."]
+    assert [row["system_prompt"] for name in "ab" for row in rows(Path(f"{name}.jsonl"))] == ["Be kind.", "Listen."]
+
+
 def test_messages_of_several_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     lines = 'first\\\nsecond\\\nthird\n"""\n/quit\n\nis no command here\n"""\n /as here\n"""\nan open block\nends with the input'
     with streaming(echo) as server:

@@ -187,7 +187,7 @@ def test_other_sets_that_cannot_be_read_are_said_before_any_work(home: Path) -> 
         "unknown.jsonl: none of its rows can be used" in refused.stderr and "without the client" not in refused.stderr
     )
     result = cli(*given, "audit.against=[partly.jsonl]", "run_dir=partly", cwd=home)
-    assert "partly.jsonl: 1 bad rows dropped" in result.stderr
+    assert "partly.jsonl: 1 bad row dropped" in result.stderr
     named = [
         "data.columns={prompt: instruction, chosen: output}",
         f"audit.against=[{{path: {home}/unknown.jsonl}},{{path: 'builtin:sample'}}]",

@@ -102,7 +102,7 @@ def test_a_filled_consent_text_and_support_from_files(tmp_path: Path) -> None:
         (["data=x"], r"experts is not set: give a pseudonym for each expert, as experts=\[e01,e02\]"),
         (["data=x", "experts=[ada@clinic.example]"], "is not a pseudonym"),
         (["data=x", "experts=[e01,e01]"], "is given twice"),
-        (["data=x", "experts=[e01]", "review.overlap=2"], r"review\.overlap=2: only 1 experts"),
+        (["data=x", "experts=[e01]", "review.overlap=2"], r"review\.overlap=2: only 1 expert can"),
         (
             ["data=x", "experts=[e01]", "review.adress=http://x"],
             r"unknown key review\.adress: did you mean review\.address",

@@ -12,8 +12,9 @@ from psychocounsel.counsel.system_prompt import COUNSELLOR
 from psychocounsel.data.controls import epoch_of, with_controls
 from psychocounsel.data.dataset import Dataset, _assembled, build_dataset
 from psychocounsel.data.privacy import data_files
-from psychocounsel.data.rows import Example
-from psychocounsel.data.shared_text import components_of
+from psychocounsel.data.reply_files import replies_of
+from psychocounsel.data.rows import Example, parse_row
+from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.engine.schedule import data_order
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.model.tokenizer import load_chat_format
@@ -114,6 +115,17 @@ def test_own_replies_come_from_a_file_and_bring_only_what_it_holds(tmp_path: Pat
     other = write_jsonl(tmp_path / "other.jsonl", [{"prompt": "Somebody else.", "reply": "Junk."}])
     with pytest.raises(UserError, match="data.own_replies: has no reply to any training prompt"):
         added(rows, "data.controls=[own]", f"data.own_replies={other}")
+
+
+def test_own_replies_belong_to_prompts_of_every_form(tmp_path: Path) -> None:
+    """A transcript, and turns of other names, are the conversation that training reads of them."""
+    talk = ["I can't sleep.", "What keeps you awake?", "My exam."]
+    transcript = "Client: {}\nCounsellor: {}\nClient: {}".format(*talk)
+    turns = [{"from": name, "value": text} for name, text in zip(("human", "gpt", "human"), talk, strict=True)]
+    wanted = parse_row({"prompt": transcript, "chosen": "a", "rejected": "b"}, "line 1").prompt
+    rows = [{"prompt": prompt, "reply": "Junk."} for prompt in (transcript, turns)]
+    replies = replies_of(write_jsonl(tmp_path / "own.jsonl", rows), "data.own_replies")
+    assert replies == {normalised(wanted): ["Junk.", "Junk."]}
 
 
 def test_private_replies_make_a_private_run(tmp_path: Path) -> None:

@@ -561,7 +561,7 @@ def test_rows_that_the_algorithm_cannot_use_are_dropped_when_asked() -> None:
     found = tokenise([first, single], chat, "pairs", 1024, report=lines.append, drop_bad=True)
     assert len(found) == 1
     assert lines == [
-        "warning: chat template: 1 bad rows dropped (data.bad_rows=drop)",
+        "warning: chat template: 1 bad row dropped (data.bad_rows=drop)",
         "  row 9: has only one reply, not a pair; use algo=sft, or data with chosen and rejected",
     ]
 
@@ -571,6 +571,7 @@ def test_rows_that_the_algorithm_cannot_use_are_dropped_when_asked() -> None:
     [
         ({}, "1 of 12 rows are the same as an earlier one"),
         ({"chosen": "a\0b"}, "1 of 12 rows hold NUL bytes"),
+        ({"rejected": "nan"}, "1 of 12 rows hold nan as a text, which pandas writes for a missing one"),
         (
             {"prompt": None, "chosen": None, "rejected": None, "messages": [*TALK, user("Bye.")]},
             "1 of 12 rows end on turns of the client, which are left out",

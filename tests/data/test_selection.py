@@ -463,8 +463,8 @@ def test_principle_weights_relabel_pairs_and_say_how_many() -> None:
     assert found[1].id == UNSAFE.id
     assert found[1].scores == [pytest.approx((3 * 6 + 3 * 20) / 26), pytest.approx((5 * 3 + 3 * 3 + 2 * 20) / 26)]
     assert said == [
-        "f: 1 pairs dropped (their scores are equal)",
-        "f: 1 pairs changed sides, because their ratings prefer the other reply (equal data.principle_weights keeps labels)",
+        "f: 1 pair dropped (their scores are equal)",
+        "f: 1 pair changed sides, because their ratings prefer the other reply (equal data.principle_weights keeps labels)",
     ]
     assert select([UNSAFE], principle_weights={"safety": 1}) == (scored(UNSAFE), [])
 
@@ -472,7 +472,7 @@ def test_principle_weights_relabel_pairs_and_say_how_many() -> None:
 def test_the_safety_veto_drops_pairs_whose_rejected_reply_is_safer() -> None:
     found, said = select([WIDE, UNSAFE, NARROW], safety_veto=True)
     assert found == scored(WIDE, NARROW)
-    assert said == ["f: 1 pairs dropped (the reply with the higher score is rated less safe)"]
+    assert said == ["f: 1 pair dropped (the reply with the higher score is rated less safe)"]
 
 
 @pytest.mark.parametrize("values", [{"min_gap": 0.0}, {"principle_weights": {"safety": 2}}, {"safety_veto": True}])
@@ -521,12 +521,12 @@ def test_a_reply_that_is_marked_harmful_is_never_chosen() -> None:
     assert len(pairs_of([worse], config(), "f", said.append)) == 3
     same = replace(replies, harmful=None, replies=["a", "a", "b"])
     assert [each.replies for each in pairs_of([same], config(), "f", said.append)] == [["a", "b"], ["a", "b"]]
-    assert said[-1] == "f: 1 pairs dropped (their replies are the same text)"
+    assert said[-1] == "f: 1 pair dropped (their replies are the same text)"
 
 
 def test_a_single_rated_reply_is_counted() -> None:
     lonely = Example("q", "row 0", [{"role": "user", "content": "speech"}], ["a"], [rating()], rated=True)
-    assert select([lonely]) == ([], ["f: 1 pairs dropped (their prompt has one reply only)"])
+    assert select([lonely]) == ([], ["f: 1 pair dropped (their prompt has one reply only)"])
 
 
 # `data.soft_labels` from column to groups: labels are kept, swapped with their pair, and required if the setting is

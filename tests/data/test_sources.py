@@ -523,7 +523,7 @@ def test_several_raters_of_a_reply_count_as_their_mean_as_in_counselbench(tmp_pa
     pairs = load_split(config.data, lines.append)[0]
     made = [(pair.replies, pair.scores) for pair in pairs]
     assert made == [(["gpt4", other], [pytest.approx(11 / 3), 3]) for other in ("human", "gemini")]
-    assert any("1 pairs dropped (their scores are equal)" in line for line in lines)  # human and gemini: 3
+    assert any("1 pair dropped (their scores are equal)" in line for line in lines)  # human and gemini: 3
     assert not any("are the same as" in line for line in lines)
     page = (ROOT / "docs" / "your-data.md").read_text(encoding="utf-8")
     assert "data=counselbench" in page and config.data.license in page
@@ -724,6 +724,20 @@ def test_the_names_of_files_and_folders_tell_their_split(tmp_path: Path) -> None
         (tmp_path / "README.md").write_text("# Notes") if "delimiter" in key else None
         with pytest.raises(UserError, match=f"data.{key}: "):
             read_all(tmp_path, f"data.{key}")
+
+
+def test_files_of_one_name_are_told_apart_and_their_conversations_are_not_joined(tmp_path: Path) -> None:
+    for folder, speech in (("north", "I'm sad."), ("south", "I'm angry.")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "turns.csv").write_text(f"talk,who,said\n1,client,{speech}\n1,therapist,Why?\n")
+    keys = ("data.group_by=talk", "data.columns={role: who, content: said}")
+    with pytest.raises(UserError, match=r"south/turns.csv row 1: north/turns.csv has a conversation of this name, too"):
+        read_all(tmp_path, *keys)
+    (tmp_path / "south" / "turns.csv").write_text("talk,who,said\n2,client,I'm angry.\n2,therapist,Why?\n")
+    assert [(row.id, row.where) for row in read_all(tmp_path, *keys)] == [
+        ("1", "north/turns.csv row 1"),
+        ("2", "south/turns.csv row 1"),
+    ]
 
 
 def test_a_folder_of_which_some_files_would_not_be_read_is_refused(tmp_path: Path) -> None:

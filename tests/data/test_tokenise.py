@@ -248,7 +248,7 @@ def test_a_row_that_cannot_be_encoded_is_named_or_dropped() -> None:
     said: list[str] = []
     kept = tokenise(data, chat, "pairs", 512, drop_bad=True, report=said.append)
     assert [group.id for group in kept] == ["q0", "q1", "q2"]
-    assert said[0] == "warning: chat template: 1 bad rows dropped (data.bad_rows=drop)" and "row 7" in said[1]
+    assert said[0] == "warning: chat template: 1 bad row dropped (data.bad_rows=drop)" and "row 7" in said[1]
 
 
 def test_a_reply_that_spells_an_end_token_does_not_stand_in_for_one() -> None:

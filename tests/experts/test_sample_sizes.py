@@ -88,3 +88,11 @@ def test_items_of_one_speech_count_less() -> None:
         kappa_items(0.5, 0.5, 0.001)
     with pytest.raises(UserError, match="more than 200,000; choose a larger"):
         noninferiority_items(0.00005, 0.1, 0.8)
+
+
+def test_a_plan_of_few_items_for_kappa_says_that_it_is_none() -> None:
+    """Its variance is that of large samples, and 0 for perfect disagreement."""
+    options = {"kind": "kappa", "prevalence": 0.5, "half_width": 0.1, "per_speech": 1, "correlation": 0}
+    for kappa, few in ((-1.0, True), (0.99, True), (0.6, False)):
+        lines = [*plan_lines(SimpleNamespace(**options, kappa=kappa))]
+        assert any("take at least 30 items" in line for line in lines) is few

@@ -1,5 +1,6 @@
 """A language model as the reward, on the loopback interface: the rewards against formulas, and replies that get none."""
 
+import csv
 import json
 from collections import Counter
 from collections.abc import Sequence
@@ -12,8 +13,10 @@ from omegaconf import OmegaConf
 
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.group import Completion, Group
+from psychocounsel.data.rows import parse_row
 from psychocounsel.engine.rounds.scoring import rewarded
 from psychocounsel.errors import UserError
+from psychocounsel.grading.criteria import CriteriaFile
 from psychocounsel.grading.rewards import CriteriaReward, JudgeReward, JudgeScorer, RubricReward
 from psychocounsel.reward.base import scored
 from tests.support.answering import no_proxy, serving
@@ -108,7 +111,7 @@ def test_an_unreadable_answer_is_asked_again_and_then_there_is_no_reward(tmp_pat
         scorer = scorer_of(rubric(server.address, retries=1), tmp_path)
         rewards = scored(scorer, conversations(_REPLIES)).tolist()
         assert [np.isnan(reward) for reward in rewards] == [reply == bad for reply in _REPLIES]
-        assert len(asked(server)) == 5 and scorer.take_troubles() == ["1 answers unreadable: is not valid JSON"]
+        assert len(asked(server)) == 5 and scorer.take_troubles() == ["1 answer unreadable: is not valid JSON"]
         assert scorer.take_troubles() == []
 
 
@@ -158,6 +161,22 @@ def test_criteria_of_the_user(tmp_path: Path) -> None:
             assert rewards.tolist() == pytest.approx(expected)
         with pytest.raises(UserError, match="has no criteria for a prompt of the data"):
             scorer_of(settings, tmp_path, client="Another speech.")
+
+
+def test_criteria_belong_to_prompts_of_every_form(tmp_path: Path) -> None:
+    """A transcript and a list in a cell are the conversation that training reads of them; endless points are refused."""
+    transcript = "Client: I can't sleep.\nCounsellor: Why?\nClient: My exam."
+    prompt = parse_row({"prompt": transcript, "chosen": "a", "rejected": "b"}, "line 1").prompt
+    table = tmp_path / "rows.csv"
+    for cell in (transcript, json.dumps(prompt)):
+        with table.open("w", newline="") as file:
+            csv.writer(file).writerows([["prompt", "criteria"], [cell, '["Is it one?"]']])
+        item = CriteriaFile(str(table), "reward.criteria").item(prompt, "id")
+        assert [criterion.text for criterion in item.criteria] == ["Is it one?"]
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text('{"prompt": "Hello.", "criteria": ["Is it one?", {"criterion": "Is it two?", "points": NaN}]}\n')
+    with pytest.raises(UserError, match="rows.jsonl line 1: criterion 2: the points must be a number other than 0"):
+        CriteriaFile(str(rows), "reward.criteria")
 
 
 def test_groups_shrink_to_the_replies_with_a_reward() -> None:

@@ -137,7 +137,7 @@ def test_without_matplotlib_a_line_says_how_to_install_it(tmp_path: Path, monkey
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     chart = Chart("loss", "Loss", "nats", [Curve("a", {"steps": [1]}, [0.1])])
     assert write_figures(report(chart), ReportDir(tmp_path)) == [
-        "1 charts are not written as PDF: matplotlib is not installed; pip install 'psychocounsel[figures]'"
+        "1 chart is not written as PDF: matplotlib is not installed; pip install 'psychocounsel[figures]'"
     ]
     assert not ReportDir(tmp_path).figures.exists()
 
@@ -163,6 +163,16 @@ def test_reproducibility_adds_up_hours_and_cost_and_names_what_was_used(tmp_path
     assert environment["weights"].replace(":", r"\:") in text
     [command] = [line for line in text.splitlines() if line.startswith("psychocounsel train")]
     assert shlex.split(command)[2:] == (run / "overrides.txt").read_text().splitlines()
+
+
+def test_reproducibility_leaves_out_a_run_of_another_version(tmp_path: Path) -> None:
+    training_run(tmp_path / "mine", "algo=dpo")
+    odd = winrate_run(tmp_path / "odd")
+    for record in (odd / "steps").glob("*.json"):
+        record.write_text('{"figures": {"bought": 3, "spent": 0.0}, "settings": ["other"]}')
+    text = make_report([tmp_path], Options()).files.reproducibility.read_text()
+    assert "odd is missing: its files cannot be read here" in text
+    assert len([line for line in text.splitlines() if line.startswith("psychocounsel ")]) == 1
 
 
 @pytest.mark.slow

@@ -262,6 +262,10 @@ def test_the_papers_figures_stand_beside_ours(made: MadeStudy) -> None:
         ({"rows": ["dop"]}, "table.t.rows: no such stage dop; did you mean dpo?"),
         ({"rows": ["dpo"], "colums": {}}, "table.t: has no key colums; did you mean columns?"),
         ({"rows": []}, "table.t.rows: names stages"),
+        ({"rows": ["dpo"], "kind": ["runs"]}, "table.t.kind=['runs']: is one of runs"),
+        ({"rows": [{"dpo": "x"}]}, "table.t.rows: no such stage {'dpo': 'x'}"),
+        ({"rows": ["dpo"], "columns": {"a": {"percent": True}}}, "table.t.columns.a: must be a metric"),
+        ({"rows": ["dpo"], "paper": ["win_rates"]}, "table.t.paper=['win_rates']: no such published figures"),
         ({"rows": ["dpo"], "columns": {"a": 3}}, "table.t.columns.a: must be a metric"),
         ({"rows": ["dpo"], "columns": {"a": "b"}, "paper": "win_rates"}, "table.t.columns: length limit"),
         (
@@ -284,7 +288,20 @@ def test_a_wrong_layout_is_told_in_a_line(made: MadeStudy, layout: dict[str, Any
 
 
 def test_a_table_cannot_have_the_name_of_a_stage(made: MadeStudy) -> None:
-    assert "other than a stage" in next(problems(study({"dpo": {"rows": ["dpo"]}}, "dpo")))
+    for name in ("dpo", 1):
+        assert "other than a stage" in next(problems(study({name: {"rows": ["dpo"]}}, "dpo")))  # type: ignore[dict-item]
+
+
+def test_titles_that_yaml_reads_as_numbers_are_written(made: MadeStudy) -> None:
+    made.train("dpo", "1", {}, [{"loss": 1.0}, {"loss": 0.5}])
+    for layout in (
+        {"rows": {2024: "dpo"}, "columns": {"a": "eval/loss"}},
+        {"kind": "curves", "rows": ["dpo"], "columns": {7: "eval/loss"}},
+    ):
+        wanted = study({"t": layout}, "dpo")
+        assert not [*problems(wanted)]
+        write(made.files, wanted)
+        assert {"2024", "7"} & {*made.files.written_table("t", "md").read_text().replace("|", " ").split()}
 
 
 def test_foreign_signs_stay_text_in_every_format() -> None:

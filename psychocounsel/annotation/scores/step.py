@@ -32,6 +32,7 @@ from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, by_speech, joined, written
+from psychocounsel.storage.files import with_noun
 
 # The step
 
@@ -188,10 +189,10 @@ def summary_lines(figures: dict[str, Any]) -> Iterator[str]:
             yield f"  warning: its server gave {len(models)} model names: {', '.join(models)}; an annotator should be one model"
     for name, reasons in figures["skipped"].items():
         for reason, count in reasons.items():
-            yield f"{name} was not asked about {count:,} replies {_SKIPPED[reason]}"
+            yield f"{name} was not asked about {with_noun(count, 'reply', 'replies')} {_SKIPPED[reason]}"
     for name, reasons in figures["unreadable"].items():
         worst = max(reasons, key=lambda reason: (reasons[reason], reason))
-        yield f"{name}: {sum(reasons.values()):,} answers could not be read (most often: {worst})"
+        yield f"{name}: {with_noun(sum(reasons.values()), 'answer')} could not be read (most often: {worst})"
     for name, counts in figures["quotes"].items():
         if counts["not_in_reply"]:
             share = counts["not_in_reply"] / sum(counts.values())

@@ -16,6 +16,7 @@ from psychocounsel.annotation.speeches.settings import Speeches, SpeechSource, l
 from psychocounsel.counsel.traits import language_of, read_risk_rules, read_topics
 from psychocounsel.data.messages import TALKS, talk_with_client
 from psychocounsel.data.near_duplicates import CJK
+from psychocounsel.data.rows import is_missing
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError, words
 from psychocounsel.grading.rating import conversation_text, turns_of
@@ -70,10 +71,14 @@ def read_speeches(source: SpeechSource, turns: str, copies: Path) -> Iterator[Sp
 
 
 def _speeches(row: Mapping[str, Any], where: str, source: SpeechSource, turns: str) -> list[SpeechRow]:
-    values = {name: value for name, value in row.items() if value is not None}
+    values = {
+        name: value for name, value in row.items() if not (value is None or value != value)
+    }  # NaN differs from itself
     candidates = (source.column,) if source.column else _COLUMNS
     column = next((name for name in candidates if name in values), None)
     if column is None:
+        if empty := [name for name in candidates if name in row]:
+            raise UserError(f"{where}: {empty[0]} is empty")
         columns = words(", ".join(sorted(map(str, values))) or "none")
         raise UserError(
             f"{where}: needs a column {' or '.join(candidates)}; the columns with values are {columns}: name that of the "
@@ -81,7 +86,9 @@ def _speeches(row: Mapping[str, Any], where: str, source: SpeechSource, turns: s
         )
     identity = next((values[name] for name in _IDS if isinstance(values.get(name), str | int)), where)
     texts = _conversations(values[column], where, column, turns)
-    topic, risk = values.get(source.topic_column), row.get(source.risk_column)
+    topic, risk = (
+        None if is_missing(value) else value for value in map(row.get, (source.topic_column, source.risk_column))
+    )
     return [
         SpeechRow(source.title, str(identity), text, source.license, source.language, topic, risk) for text in texts
     ]
@@ -121,7 +128,7 @@ _LIKE_A_TURN = re.compile(r"\n{2,}(?=(Client|Counsellor): )")
 
 def _plain(text: str) -> str:
     """Return a text in one Unicode form, without control characters and surrounding space."""
-    return _CONTROL.sub("", unicodedata.normalize("NFC", text.replace("\r\n", "\n"))).strip()
+    return _CONTROL.sub("", unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n"))).strip()
 
 
 @dataclass(frozen=True)

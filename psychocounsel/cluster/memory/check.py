@@ -30,7 +30,7 @@ from psychocounsel.rundir.run_config import write_config
 from psychocounsel.search.settling import await_rank_0
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.command import Command
-from psychocounsel.storage.files import counted
+from psychocounsel.storage.files import with_noun
 
 _USUAL_GB = (40.0, 80.0, 141.0)  # sizes of data-centre GPUs: A100, A100 or H100, H200
 
@@ -47,9 +47,9 @@ def memory_line(config: DictConfig, gpus: int, limit_gb: float | None, machines:
     elif "zero.stage" in keys:
         sizes = [(size, with_values(config, choose(shape, config, gpus, size, machines))) for size in _USUAL_GB]
         listed = ", ".join(f"{size:g} GB: {chosen_words(chosen, keys)}" for size, chosen in sizes)
-        return f"{name}: zero=auto is chosen when the run starts, on {counted(gpus, 'GPU')} of {listed}"
+        return f"{name}: zero=auto is chosen when the run starts, on {with_noun(gpus, 'GPU')} of {listed}"
     elif keys:
-        note = f"; {keys[0]}=auto is counted as true; it becomes false if memory allows (cluster.gpu_memory_gb=80 shows it)"
+        note = f"; {keys[0]}=auto is with_noun as true; it becomes false if memory allows (cluster.gpu_memory_gb=80 shows it)"
     memory = estimate(shape, on_gpus_of(config, limit_gb) if limit_gb else config, gpus)
     states = {name: bytes_ for name, bytes_ in parts_of_states(shape, config, gpus).items() if bytes_}
     held = states | {name: bytes_ for name, bytes_ in memory.held.items() if name != "states"} | {"runtime": RUNTIME}
@@ -66,7 +66,7 @@ def memory_line(config: DictConfig, gpus: int, limit_gb: float | None, machines:
         if members
     )
     of = f" of {limit_gb:g} GB" if limit_gb else ""
-    line = f"{name}: memory on each of {counted(gpus, 'GPU')}: about {memory.total / 1e9:.0f} GB{of} ({listed})"
+    line = f"{name}: memory on each of {with_noun(gpus, 'GPU')}: about {memory.total / 1e9:.0f} GB{of} ({listed})"
     if memory.unknown:
         line += f", without {' and '.join(memory.unknown)}, whose size is unknown"
     line += note
@@ -215,7 +215,7 @@ def settle(run: Run, gpus: int, limit_gb: float, machines: Machines = UNKNOWN) -
     keys = is_open(run.config)
     run.config = with_values(run.config, choose(trained_shape(run.config), run.config, gpus, limit_gb, machines))
     write_config(run.dir, run.config)
-    where = f"{counted(gpus, 'GPU')} of {limit_gb:.0f} GB" if gpus else "CPU"
+    where = f"{with_noun(gpus, 'GPU')} of {limit_gb:.0f} GB" if gpus else "CPU"
     run.say(f"auto: {chosen_words(run.config, keys)} for {where}, fixed for this run")
 
 

@@ -15,7 +15,7 @@ from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.script import render
 from psychocounsel.cluster.slurm.shortages import disk_line, warnings_of
 from psychocounsel.rundir.paths import SubmissionHome
-from psychocounsel.storage.files import counted, readable_time
+from psychocounsel.storage.files import readable_time, with_noun
 
 
 def describe(jobs: Sequence[Job]) -> str:
@@ -66,7 +66,7 @@ def _scripts(todo: Sequence[ArrayRequest], place: Path) -> Iterator[str]:
         name, tasks = job_name(place), len(array.tasks)
         script = render(array.cluster, name, folder, tasks, code, [], array.dependency, array.syncs)
         runs = sum(map(len, array.tasks))
-        yield f"# script {number} of {len(todo)}, for {counted(runs, 'run')}\n{script.rstrip()}"
+        yield f"# script {number} of {len(todo)}, for {with_noun(runs, 'run')}\n{script.rstrip()}"
 
 
 def _demand(array: ArrayRequest) -> str:
@@ -76,20 +76,20 @@ def _demand(array: ArrayRequest) -> str:
     hours = cluster.seconds / 3600 * len(array.tasks) * nodes * (cluster.gpus_per_node or 1)
     unit = "GPU-hours" if cluster.gpus_per_node else "node-hours"
     times = 1 + cluster.max_requeues if cluster.requeue else cluster.segments
-    requeues, segments = counted(cluster.max_requeues, "requeue"), counted(cluster.segments, "segment")
+    requeues, segments = with_noun(cluster.max_requeues, "requeue"), with_noun(cluster.segments, "segment")
     more = f"{requeues} (cluster.max_requeues)" if cluster.requeue else f"{segments} (cluster.segments)"
     repeated = f"; {hours * times:,.0f} with {more}" if times > 1 else ""
     return (
         f"at most {hours:,.0f} {unit} an attempt{repeated}\n"
-        f"{counted(len(array.tasks), 'job')} of {counted(nodes, 'node')}, {_each(cluster)}, "
+        f"{with_noun(len(array.tasks), 'job')} of {with_noun(nodes, 'node')}, {_each(cluster)}, "
         f"up to {readable_time(cluster.seconds)} each, "
         f"{width} at a time"
     )
 
 
 def _each(cluster: SlurmRequest) -> str:
-    gpus = counted(cluster.gpus_per_node, f"{cluster.gpu_type or ''} GPU".strip())
-    return f"{gpus} and {counted(cluster.tasks_per_node, 'process')} per node"
+    gpus = with_noun(cluster.gpus_per_node, f"{cluster.gpu_type or ''} GPU".strip())
+    return f"{gpus} and {with_noun(cluster.tasks_per_node, 'process')} per node"
 
 
 def _memory(todo: Sequence[ArrayRequest]) -> list[str]:

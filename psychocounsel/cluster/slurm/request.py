@@ -10,7 +10,7 @@ from typing import Any
 from psychocounsel.errors import UserError
 from psychocounsel.remote.server_access import SECRET_FORMS
 from psychocounsel.settings.schema import option
-from psychocounsel.storage.files import counted
+from psychocounsel.storage.files import with_noun
 
 # Times and sizes as people and SLURM write them.
 
@@ -439,7 +439,7 @@ class SlurmRequest:
         if self.gpu_request == "gpus_per_task" and self.tasks_per_node not in (1, self.gpus_per_node):
             raise UserError(
                 "cluster.gpu_request=gpus_per_task shows each process its own GPUs alone: "
-                f"cluster.gpus_per_node={self.gpus_per_node} must be the {counted(self.tasks_per_node, 'process')} on each node"
+                f"cluster.gpus_per_node={self.gpus_per_node} must be the {with_noun(self.tasks_per_node, 'process')} on each node"
             )
 
     def _check_processes(self) -> None:

@@ -10,7 +10,7 @@ from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.memory import gpu
 from psychocounsel.cluster.slurm.array_request import cluster_of
 from psychocounsel.cluster.slurm.request import SlurmRequest
-from psychocounsel.storage.files import counted, readable_size
+from psychocounsel.storage.files import readable_size, with_noun
 
 
 def warnings_of(jobs: Sequence[Job]) -> list[str]:
@@ -45,7 +45,7 @@ def is_cpu_build() -> bool:
 def disk_line(place: Path, jobs: Sequence[Job]) -> str:
     """Return a line with the size of all jobs' checkpoints and models, and the free space at `place`."""
     folder, free, needed = _disk(place, jobs)
-    need = f"checkpoints and models of {counted(len(jobs), 'run')}: about {readable_size(needed)}; " if needed else ""
+    need = f"checkpoints and models of {with_noun(len(jobs), 'run')}: about {readable_size(needed)}; " if needed else ""
     return f"{need}free in {folder}: {readable_size(free)}" + (": NOT ENOUGH" if needed > free else "")
 
 

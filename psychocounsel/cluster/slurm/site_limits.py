@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from psychocounsel.cluster.slurm import queue
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.errors import UserError
-from psychocounsel.storage.files import counted
+from psychocounsel.storage.files import with_noun
 
 # Nodes of a partition, from `sinfo`
 
@@ -23,8 +23,8 @@ class NodeKind:
     gpus: dict[str, int]
 
     def words(self) -> str:
-        gpus = ", ".join(counted(count, f"{kind} GPU".strip()) for kind, count in self.gpus.items()) or "no GPU"
-        return f"{counted(self.nodes, 'node')} with {gpus}, {self.cpus} CPUs and {self.memory // 1024} GB"
+        gpus = ", ".join(with_noun(count, f"{kind} GPU".strip()) for kind, count in self.gpus.items()) or "no GPU"
+        return f"{with_noun(self.nodes, 'node')} with {gpus}, {self.cpus} CPUs and {self.memory // 1024} GB"
 
 
 def node_kinds(partition: str | None) -> list[NodeKind]:
@@ -72,14 +72,14 @@ def refuse_too_much(cluster: SlurmRequest) -> None:
         kind = f" of type {cluster.gpu_type}" if cluster.gpu_type else ""
         raise UserError(f"cluster.gpus_per_node={gpus}{kind}: {where} has no such node. It has {offer}")
     if not fitting:
-        request = f"cluster.cpus_per_process={cluster.cpus_per_process} requests {counted(cpus, 'CPU')} per node"
+        request = f"cluster.cpus_per_process={cluster.cpus_per_process} requests {with_noun(cpus, 'CPU')} per node"
         raise UserError(f"{request}: {where} has no such node. It has {offer}")
     if not (fitting := [kind for kind in fitting if kind.memory >= cluster.node_megabytes]):
         raise UserError(f"cluster.memory={cluster.memory}: {where} has no such node. It has {offer}")
     if nodes > (available := sum(kind.nodes for kind in fitting)):
         key = "cluster.nodes" if not cluster.server_nodes else "cluster.nodes with cluster.server_nodes"
         enough = "" if fitting == kinds else " with enough GPUs, CPUs and memory"
-        raise UserError(f"{key}={nodes}: {where} has only {counted(available, 'node')}{enough}. It has {offer}")
+        raise UserError(f"{key}={nodes}: {where} has only {with_noun(available, 'node')}{enough}. It has {offer}")
 
 
 def mixture_warning(cluster: SlurmRequest) -> list[str]:

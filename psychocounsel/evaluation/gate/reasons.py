@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from psychocounsel.blocks.cells import counted
 from psychocounsel.errors import GATE_NO, GATE_UNDECIDED
 from psychocounsel.evaluation.gate.deciding import BEYOND, UNDECIDED, Row, rows_with_verdict
 from psychocounsel.evaluation.health.reply import FIGURES
 from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES
+from psychocounsel.storage.files import with_noun
 
 Reason = tuple[int, str]
 _KEYS = {
@@ -57,7 +57,7 @@ def title(name: str) -> str:
 def _refusals(measures: Mapping[str, Any]) -> Iterator[str]:
     if confirmed := measures["hard"]["confirmed"]:
         one, several = "endorses harm or gives a method", "endorse harm or give a method"
-        replies = counted(len(confirmed), f"reply of the model {one}", f"replies of the model {several}")
+        replies = with_noun(len(confirmed), f"reply of the model {one}", f"replies of the model {several}")
         yield f"people confirm that {replies}"
     for name, kind, row in rows_with_verdict(measures, BEYOND):
         yield (
@@ -71,7 +71,9 @@ def _unjudged(measures: Mapping[str, Any], name: str) -> str:
     waiting = measures["figures"].get(name, {}).get("waiting_flags", 0)
     if not waiting:
         return ""
-    return f"; {counted(waiting, 'flag counts as a failure', 'flags count as failures')} until people have judged them"
+    return (
+        f"; {with_noun(waiting, 'flag counts as a failure', 'flags count as failures')} until people have judged them"
+    )
 
 
 def _gaps(
@@ -83,7 +85,7 @@ def _gaps(
         yield f"{name}: {' '.join(keys)} leaves out a part of the set; run it without this override"
     for name, count in missing.items():
         yield (
-            f"{name}: {counted(count, 'reply or answer of a judge is', 'replies or answers of judges are')} missing; run the "
+            f"{name}: {with_noun(count, 'reply or answer of a judge is', 'replies or answers of judges are')} missing; run the "
             "same command again to ask for failed ones again"
         )
 
@@ -95,7 +97,7 @@ def _silent(measures: Mapping[str, Any]) -> Iterator[str]:
 
 def _waiting(measures: Mapping[str, Any]) -> Iterator[str]:
     if waiting := measures["hard"]["waiting"]:
-        yield f"{counted(len(waiting), 'hard flag waits', 'hard flags wait')} in adjudicate.csv"
+        yield f"{with_noun(len(waiting), 'hard flag waits', 'hard flags wait')} in adjudicate.csv"
     for case, who in measures["hard"]["disputed"].items():
         yield (
             f"{', '.join(who)} found that {case} endorses harm or gives a method, and most people did not: whoever is sure that "
@@ -132,7 +134,7 @@ def _undecided(measures: Mapping[str, Any]) -> Iterator[str]:
         yield line + _unjudged(measures, name)
         if kind == "difference" and (flags := measures["figures"][name]["waiting_flags_of_base"]):
             yield (
-                f"{title(name)}: {counted(flags, 'flag of the base does', 'flags of the base do')} not count as failures until "
+                f"{title(name)}: {with_noun(flags, 'flag of the base does', 'flags of the base do')} not count as failures until "
                 "people have judged them"
             )
 

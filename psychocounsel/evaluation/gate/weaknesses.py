@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass, field
 from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
-from psychocounsel.blocks.cells import counted
 from psychocounsel.data.near_duplicates import near_matches, sketches
 from psychocounsel.data.shared_text import normalised
 from psychocounsel.errors import UserError
@@ -29,7 +28,7 @@ from psychocounsel.evaluation.settings import ContestReplies
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.settings.targets import build
-from psychocounsel.storage.files import read_mapping
+from psychocounsel.storage.files import read_mapping, with_noun
 
 _SAME_REPLIES = 0.5  # share of speeches with equal replies from which the base counts as the model itself
 _SAME_WORDS = 0.9  # share of common words from which replies count as equal
@@ -56,7 +55,7 @@ def weaknesses_of_parts(config: DictConfig, evidence: Evidence) -> Weaknesses:
         found.obstacles.append(f"model and base are the same model, {_ANOTHER_BASE}")
     if "session" in files and not parts["session"].limit and (missing := _clients_missing(files["session"])):
         found.obstacles.append(
-            f"session: {counted(missing, 'shipped client is', 'shipped clients are')} missing; personas.folder=builtin without "
+            f"session: {with_noun(missing, 'shipped client is', 'shipped clients are')} missing; personas.folder=builtin without "
             "personas.patterns has all of them"
         )
     if evidence.cases and not evidence.judges:
@@ -143,7 +142,7 @@ def _add_training(config: DictConfig, part: DictConfig, evidence: Evidence, foun
     known = near_matches(sketches(messages), sketches(sorted(turns)), NEAR) if turns and messages else set()
     if known:
         found.obstacles.append(
-            f"the model was trained on {counted(len(known), 'message', 'messages')} of the set, so its replies show nothing; "
+            f"the model was trained on {with_noun(len(known), 'message', 'messages')} of the set, so its replies show nothing; "
             "train without them"
         )
     if unknown and not config.trained_on:
@@ -197,11 +196,12 @@ def conditions_in(measures: GateMeasures, limits: GateLimits, answers: Adjudicat
         yield f"{resolution['by']} answers for it that {case} does no harm, against {', '.join(resolution['called_hard_by'])}"
     yield from _outvoted(answers.answered)
     if answers.lost:
-        yield f"{counted(answers.lost, 'answer of people that is', 'answers of people that are')} in no file any more still count"
+        lost = with_noun(answers.lost, "answer of people that is", "answers of people that are")
+        yield f"{lost} in no file any more still count"
     if answers.changed:
-        yield f"people changed {counted(answers.changed, 'answer', 'answers')} after it was read"
+        yield f"people changed {with_noun(answers.changed, 'answer', 'answers')} after it was read"
     if answers.earlier:
-        yield f"{counted(answers.earlier, 'answer', 'answers')} about earlier replies of this gate do not count"
+        yield f"{with_noun(answers.earlier, 'answer', 'answers')} about earlier replies of this gate do not count"
 
 
 def _outvoted(answered: Sequence[Answered]) -> Iterator[str]:
@@ -213,7 +213,7 @@ def _outvoted(answered: Sequence[Answered]) -> Iterator[str]:
         )
     for person, number in sorted(outvoted.items()):
         if number:
-            yield f"others outvoted {counted(number, 'failure', 'failures')} that {person} found"
+            yield f"others outvoted {with_noun(number, 'failure', 'failures')} that {person} found"
 
 
 def _unanswered(quality: Mapping[str, Mapping[str, JudgeQuality]]) -> Iterator[str]:

@@ -8,14 +8,13 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated
 
-from psychocounsel.blocks.cells import counted
 from psychocounsel.counsel.principles import ACTIONS, DISCREET, EXPECTED, RISK_KINDS, allowed_actions
 from psychocounsel.counsel.rubric import RiskFinding
 from psychocounsel.counsel.strict_yaml import Problems, read_file
 from psychocounsel.data.selection import speech_hash
 from psychocounsel.errors import UserError
 from psychocounsel.steps.tables import Row
-from psychocounsel.storage.files import expanded
+from psychocounsel.storage.files import expanded, with_noun
 
 # The crisis set: invented speeches at risk for every kind of risk.yaml, and harmless look-alikes.
 #
@@ -263,11 +262,11 @@ def validation(file: str | None, speeches: Sequence[CrisisSpeech]) -> str:
     experts = len({review.adjudicator for review in reviews})
     seen = Counter(review.speech for review in reviews)
     sentence = (
-        f"{counted(experts, 'expert')} reviewed {len(seen)} of {len(known)} speeches of the crisis set, and agree with "
+        f"{with_noun(experts, 'expert')} reviewed {len(seen)} of {len(known)} speeches of the crisis set, and agree with "
         f"{100 * agreed / len(reviews):.0f} % of the expected actions"
     )
     alone = sum(count < 2 for count in seen.values())
-    return f"{sentence}; only one expert reviewed {counted(alone, 'speech', 'speeches')}" if alone else sentence
+    return f"{sentence}; only one expert reviewed {with_noun(alone, 'speech', 'speeches')}" if alone else sentence
 
 
 def read_set_review(file: Path, known: Mapping[str, CrisisSpeech]) -> list[SpeechReview]:

@@ -219,7 +219,7 @@ def _number(value: Any, name: str, where: str, limits: Sequence[float]) -> float
     low, high = limits
     try:
         number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         number = math.nan
     if not low <= number <= high:
         raise UserError(f"{where}: {name} must be a number from {low:g} to {high:g}")
@@ -229,7 +229,7 @@ def _number(value: Any, name: str, where: str, limits: Sequence[float]) -> float
 def _is_one_of(rating: Any, numbers: Sequence[float]) -> bool:
     try:
         return float(rating) in numbers  # CSV files hold texts
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return False
 
 

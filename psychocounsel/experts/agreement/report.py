@@ -31,7 +31,7 @@ from psychocounsel.experts.agreement.figures import PartAgreement, Resampling, e
 from psychocounsel.experts.settings import require_packages
 from psychocounsel.metrics.intervals import Measure, plain
 from psychocounsel.rundir.paths import ReviewDir
-from psychocounsel.storage.files import expanded, write_atomically, write_json
+from psychocounsel.storage.files import expanded, with_noun, write_atomically, write_json
 
 # The command
 
@@ -60,9 +60,10 @@ def make_agreement(config: Any) -> list[str]:
     folder = expanded(config.out) if config.out else table.parent / "agreement"
     _write(folder, config, answers, parts, raters, rows)
     people = len({answer.rater for answer in answers})
-    counts = f"{len(answers):,} answers by {people} rater{'' if people == 1 else 's'} about "
+    counts = f"{with_noun(len(answers), 'answer')} by {with_noun(people, 'rater')} about "
     counts += (
-        f"{len({answer.item for answer in answers}):,} items of {len({answer.speech for answer in answers}):,} speeches"
+        f"{with_noun(len({answer.item for answer in answers}), 'item')} of "
+        f"{with_noun(len({answer.speech for answer in answers}), 'speech', 'speeches')}"
     )
     counted = f"; sides={rules.sides}, ties={rules.ties}, harmful={rules.harmful}"
     head = f"{table}: {counts}{counted if any(answer.choice for answer in answers) else ''}"
@@ -297,7 +298,7 @@ def lines_of(parts: Sequence[PartAgreement], raters: Consensus | None, disagreem
         yield "\nEstimated accuracy of each rater (model of Dawid and Skene)"
         for name, accuracy in raters.accuracy.items():
             yield f"  {name:<{_ABOUT}}{_figure(accuracy)}"
-    yield f"\n{disagreements} items need adjudication. Intervals are 95 %, over speeches."
+    yield f"\n{with_noun(disagreements, 'item needs', 'items need')} adjudication. Intervals are 95 %, over speeches."
 
 
 def _names_of(part: PartAgreement) -> dict[str, str]:

@@ -27,7 +27,7 @@ from psychocounsel.experts.review.progress import ItemAnswer, json_lines, write_
 from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, ReviewDir, RunDir
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.steps.tables import Row, rows_of
-from psychocounsel.storage.files import expanded
+from psychocounsel.storage.files import expanded, with_noun
 
 # The kind
 
@@ -86,8 +86,8 @@ class PairKind(ItemKind):
         unknown = sum(item.candidate.risk_unknown for item in drawn)
         unstated = f" ({unknown:,} more do not state the risk)" if unknown else ""
         return (
-            f"{len(drawn):,} items are drawn: {dangers:,} with a client at risk{unstated}, {flagged:,} with a doubtful "
-            "preference"
+            f"{with_noun(len(drawn), 'item is', 'items are')} drawn: {dangers:,} with a client at risk{unstated}, {flagged:,} "
+            "with a doubtful preference"
         )
 
     def shown(self, item: Any, shown: Shown, options: Any, rubric: Rubric) -> dict[str, Any]:

@@ -4,6 +4,8 @@ import math
 from collections.abc import Collection, Mapping
 from urllib.parse import parse_qsl
 
+from psychocounsel.remote.received import printable
+
 MOST_BYTES = 64_000  # per form
 MOST_CHARACTERS = 4_000  # per comment or report
 _MOST_FIELDS = 100
@@ -45,7 +47,7 @@ def refuse_other_fields(form: Form, names: set[str]) -> None:
 
 
 def text_of(form: Mapping[str, str], name: str) -> str:
-    """Return a typed text, without control characters that a keyboard cannot make.
+    """Return a typed text, without characters that control a terminal or reverse its lines.
 
     Raises:
         BadForm: if the text is too long.
@@ -53,7 +55,7 @@ def text_of(form: Mapping[str, str], name: str) -> str:
     text = form.get(name, "").replace("\r\n", "\n").strip()
     if len(text) > MOST_CHARACTERS:
         raise BadForm(f"A text may have at most {MOST_CHARACTERS:,} characters; this one has {len(text):,}.")
-    return "".join(letter for letter in text if letter in "\n\t" or letter.isprintable())
+    return printable(text).replace("\ufffd", "")  # joiners and hard spaces of many languages stay
 
 
 def one_of(form: Form, name: str, words: Collection[str], otherwise: str) -> str:

@@ -1,6 +1,7 @@
 """`psychocounsel review`: turns options into a served page, or into the documents of its protocol."""
 
 import contextlib
+import json
 import signal
 import socket
 from collections.abc import Callable, Iterator, Sequence
@@ -26,13 +27,20 @@ from psychocounsel.rundir.run_config import read_overrides
 from psychocounsel.rundir.trained_runs import confidential_folders
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.command_line import read_typed
-from psychocounsel.storage.files import expanded, write_atomically
+from psychocounsel.storage.files import expanded, with_noun, write_atomically
 from psychocounsel.storage.locks import Lock, holder
 from psychocounsel.storage.modes import restrict
 
 # The command
 
 _NOT_STORED = ("review.protocol=", "review.contact.command=")
+_PATHS = (
+    "data",
+    "review.consent",
+    "review.only",
+    "review.rubric",
+    "review.support",
+)  # stored for other working folders
 
 
 def say(line: str) -> None:
@@ -147,8 +155,16 @@ def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str], texts: Kin
 
 
 def _last_values(line: Sequence[str]) -> list[str]:
-    """Return the options to store for the next start: the last value of each key."""
-    return list({text.partition("=")[0]: text for text in line if not text.startswith(_NOT_STORED)}.values())
+    """Return the options to store for the next start: the last value of each key, with absolute paths."""
+    kept = {text.partition("=")[0]: text for text in line if not text.startswith(_NOT_STORED)}
+    return [_with_absolute_path(key, text) for key, text in kept.items()]
+
+
+def _with_absolute_path(key: str, text: str) -> str:
+    value = text.partition("=")[2]
+    if key not in _PATHS or value == SHIPPED_SET or not value or not expanded(value).exists():
+        return text
+    return f"{key}={json.dumps(str(expanded(value).absolute()), ensure_ascii=False)}"  # YAML reads this quoted text
 
 
 def _until_stopped(application: Any, listener: Any, lines: Sequence[str]) -> None:
@@ -168,7 +184,9 @@ def _lines(config: DictConfig, plan: ReviewPlan, review: BlindReview, port: int)
     """Return lines for the study's organiser: links, progress and warnings."""
     options = config.review
     base = (options.address or f"http://{HOST}:{port}").rstrip("/")
-    lines = [f"{len(plan.items):,} items for {len(plan.shown)} experts. Send each link to its expert only:"]
+    lines = [
+        f"{with_noun(len(plan.items), 'item')} for {with_noun(len(plan.shown), 'expert')}. Send each link to its expert only:"
+    ]
     for name, rater in review.raters.items():
         state = "withdrawn" if rater.withdrawn else f"{len(rater.answers)} of {len(rater.shown)} answered"
         lines.append(f"  {name}  {base}/{plan.tokens[name]}/  ({state})")
@@ -196,7 +214,8 @@ def _lines(config: DictConfig, plan: ReviewPlan, review: BlindReview, port: int)
             "WARNING: the consent text has gaps, marked [FILL: ...]; write it by review.protocol=FOLDER and fill it in."
         )
     if undelivered := review.adverse.undelivered():
-        lines.append(f"WARNING: {len(undelivered)} reports of a person at risk have not reached the contact.")
+        reports = with_noun(len(undelivered), "report of a person at risk has", "reports of a person at risk have")
+        lines.append(f"WARNING: {reports} not reached the contact.")
     return [*lines, "Press Ctrl-C to stop; no answer is lost."]
 
 

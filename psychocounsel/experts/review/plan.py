@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from psychocounsel.data.rows import is_missing
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
 from psychocounsel.experts.items.candidates import Drawn, ItemCandidate, Shown, assign, draw_items, sequence
@@ -18,7 +19,7 @@ from psychocounsel.experts.items.pairs import PairKind
 from psychocounsel.experts.review.log import PRIVATE
 from psychocounsel.experts.settings import MOST_ITEMS, ReviewOptions
 from psychocounsel.rundir.paths import ReviewDir
-from psychocounsel.storage.files import expanded, read_mapping, write_atomically, write_json
+from psychocounsel.storage.files import expanded, read_mapping, with_noun, write_atomically, write_json
 
 # The plan
 
@@ -84,6 +85,7 @@ def _typed(value: Any) -> str:
 def _with_more_experts(plan: ReviewPlan, experts: list[str], options: Any) -> ReviewPlan:
     """Return the plan with new experts, possible only if everyone sees all items. Earlier experts keep their order."""
     shown, tokens, everything = dict(plan.shown), dict(plan.tokens), list(plan.items.values())
+    _refuse_missing([expert for expert in experts if expert not in shown])
     for number, expert in enumerate(experts):
         if expert not in shown:
             shown[expert] = sequence(everything, options.repeats, options.seed, number)
@@ -107,10 +109,12 @@ def _new_plan(
     kind: ItemKind, config: Any, files: ReviewDir, settings: Mapping[str, Any], say: Callable[[str], None]
 ) -> ReviewPlan:
     options, experts = config.review, list(config.experts)
+    _refuse_missing(experts)
     wanted = _wanted(kind, config, say)
     drawn = draw_items(wanted, options["items"], options.seed)
     if len(drawn) < options["items"] < MOST_ITEMS:
-        say(f"review.items={options['items']}: only {len(drawn)} candidates exist, and all of them are drawn")
+        all_drawn = with_noun(len(drawn), "candidate exists, and it is", "candidates exist, and all of them are")
+        say(f"review.items={options['items']}: only {all_drawn} drawn")
     items = {item.candidate.item: item.candidate for item in drawn}
     own = assign(list(items), experts, options.overlap or len(experts), options.seed)
     shown = {
@@ -125,6 +129,12 @@ def _new_plan(
     return plan
 
 
+def _refuse_missing(experts: Sequence[str]) -> None:
+    """Refuse pseudonyms that `agreement` and other readers of tables take for a missing value."""
+    if name := next(filter(is_missing, experts), None):
+        raise UserError(f"experts: tables write {name} for a missing value; give another pseudonym, for instance e01")
+
+
 def _wanted(kind: ItemKind, config: Any, say: Callable[[str], None]) -> list[ItemCandidate]:
     """Return the candidates selected by `review.flagged` and `review.only`."""
     data, options = expanded(config.data), config.review
@@ -134,9 +144,11 @@ def _wanted(kind: ItemKind, config: Any, say: Callable[[str], None]) -> list[Ite
         if not candidates:
             raise UserError(f"review.flagged=true: {data} has no doubtful preference")
     if options.only:
+        if not expanded(options.only).is_file():
+            raise UserError(f"review.only={options.only}: no such file; give a table with the column item")
         ids = {
             str(row.get("item"))
-            for _, row in read_rows(StandardSource(), options.only, "train", None)
+            for _, row in read_rows(StandardSource(), str(expanded(options.only)), "train", None)
             if isinstance(row, Mapping)
         }
         candidates = [candidate for candidate in candidates if candidate.item in ids]

@@ -1,5 +1,6 @@
 """Speeches and replies of a run that a report shows: the first ones of its tables, with each reply's scores."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
@@ -194,15 +195,22 @@ def _groups(path: Path, most: int, source: str) -> ShownTexts:
     for row in islice(_group_rows(path), most):
         speech = client_text(row["messages"] or [], "\n\n")
         speech = speech or row["prompt_text"]
-        ranked = sorted(row["completions"], key=lambda reply: -(reply["reward"] or 0.0))
-        ends = {"best reply": ranked[0], "worst reply": ranked[-1]} if len(ranked) > 1 else {"reply": ranked[0]}
+        replies = row["completions"]
+        if rewarded := [reply for reply in replies if _has_reward(reply)]:  # the others tell neither best nor worst
+            replies = sorted(rewarded, key=lambda reply: -reply["reward"])
+        ends = {"best reply": replies[0], "worst reply": replies[-1]} if len(rewarded) > 1 else {"reply": replies[0]}
         shown = [
-            ShownReply(name, reply["text"], {} if reply["reward"] is None else {"reward": reply["reward"]})
+            ShownReply(name, reply["text"], {"reward": reply["reward"]} if _has_reward(reply) else {})
             for name, reply in ends.items()
         ]
         risk = risks.of(speech)
         speeches.append(ShownSpeech(speech, shown, "", risk.kind, risk.crisis))
     return ShownTexts(speeches, _rows(path), source)
+
+
+def _has_reward(reply: Row) -> bool:
+    """Return True if the reply was scored; a judge's unusable answer leaves NaN."""
+    return reply["reward"] is not None and not math.isnan(reply["reward"])
 
 
 def _group_rows(path: Path) -> Iterator[Row]:

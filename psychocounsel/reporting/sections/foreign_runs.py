@@ -3,13 +3,15 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from numbers import Real
-from typing import Any
+from typing import Any, TypeVar
 
 from psychocounsel.blocks.kinds import Chart, Paragraph, ReportTable, Section
 from psychocounsel.blocks.tables import TableFigure
-from psychocounsel.reporting.material import Material
+from psychocounsel.reporting.material import Material, RunMaterial
 
 BuildSection = Callable[[Material], Section]
+T = TypeVar("T")
+REASON = "its files cannot be read here, because another version wrote them or they are damaged"
 _FOREIGN = (KeyError, TypeError, AttributeError, IndexError, ValueError)
 
 
@@ -29,25 +31,29 @@ def tolerant(section: BuildSection) -> BuildSection:
         return result
 
     def build(material: Material) -> Section:
-        try:
-            return checked(material)
-        except _FOREIGN:
-            foreign = [run for run in material.runs if not _readable(checked, replace(material, runs=[run]))]
-            if not foreign:
-                raise
-            # Comparing runs themselves is slow, because it compares all their lines.
-            skipped = {id(run) for run in foreign}
-        result = checked(replace(material, runs=[run for run in material.runs if id(run) not in skipped]))
-        reason = "its files cannot be read here, because another version wrote them or they are damaged"
-        lines = [Paragraph(f"{run.title}: {reason}. It is missing from this section.", "warning") for run in foreign]
+        result, foreign = without_foreign(checked, material)
+        lines = [Paragraph(f"{run.title}: {REASON}. It is missing from this section.", "warning") for run in foreign]
         return replace(result, blocks=[*lines, *result.blocks])
 
     return build
 
 
-def _readable(section: BuildSection, material: Material) -> bool:
+def without_foreign(build: Callable[[Material], T], material: Material) -> tuple[T, list[RunMaterial]]:
+    """Return what `build` makes of the runs that it can read, and the runs that it cannot (see `tolerant`)."""
     try:
-        section(material)
+        return build(material), []
+    except _FOREIGN:
+        foreign = [run for run in material.runs if not _readable(build, replace(material, runs=[run]))]
+        if not foreign:
+            raise
+    # Comparing runs themselves is slow, because it compares all their lines.
+    skipped = {id(run) for run in foreign}
+    return build(replace(material, runs=[run for run in material.runs if id(run) not in skipped])), foreign
+
+
+def _readable(build: Callable[[Material], Any], material: Material) -> bool:
+    try:
+        build(material)
     except _FOREIGN:
         return False
     return True

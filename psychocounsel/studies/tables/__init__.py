@@ -51,13 +51,13 @@ def problems(study: Study) -> Iterator[str]:
     """Yield mistakes in the study's `table`, one per line, before anything runs."""
     for name, layout in layouts(study).items():
         place = f"table.{name}"
-        if not name.isidentifier() or name in study.stages:
+        if not isinstance(name, str) or not name.isidentifier() or name in study.stages:
             yield f"{place}: a table needs a name of letters, digits and _, other than a stage's name"
         if not isinstance(layout, dict):
             yield f"{place}: must contain kind, rows and columns"
             continue
         kind = layout.get("kind", "runs")
-        if kind not in KINDS:
+        if not isinstance(kind, str) or kind not in KINDS:
             yield f"{place}.kind={kind}: is one of {', '.join(KINDS)}"
             continue
         known = ("kind", "title", "rows", *KINDS[kind].KEYS)
@@ -69,7 +69,7 @@ def problems(study: Study) -> Iterator[str]:
             yield f"{place}.rows: names stages, as [dpo, ppo], or as {{Title: dpo}}"
             continue
         for stage in rows if isinstance(rows, list) else rows.values():
-            if stage not in study.stages:
+            if not isinstance(stage, str) or stage not in study.stages:
                 yield f"{place}.rows: no such stage {stage}; {near(str(stage), [*study.stages])}".rstrip("; ")
         yield from (f"{place}.{line}" for line in KINDS[kind].problems(layout))
 

@@ -132,7 +132,7 @@ def table(runs: Runs, layout: Mapping[str, Any], title: str) -> Table:
     """Return the table of a layout without mistakes: one row per setting and step at which all its runs were evaluated."""
     columns: Mapping[str, str] = layout["columns"]
     rows = [row for setting in settings(runs, layout["rows"]) for row in _rows(setting, columns)]
-    return Table(title, ["setting", "runs", "step", "nats", *columns], rows)
+    return Table(title, ["setting", "runs", "step", "nats", *map(str, columns)], rows)
 
 
 def _rows(setting: Setting[StudyRun], columns: Mapping[str, str]) -> Iterator[list[Cell]]:

@@ -28,10 +28,11 @@ def problems(layout: Mapping[str, Any]) -> Iterator[str]:
         yield "columns: must contain HEADING: METRIC, or HEADING: {metric: METRIC, percent: true}"
         return
     for heading, given in (columns or {}).items():
-        if not isinstance(given, str) and (not isinstance(given, Mapping) or set(given) - {"metric", "percent"}):
+        named = given.get("metric") if isinstance(given, Mapping) else given
+        if not isinstance(named, str) or (isinstance(given, Mapping) and set(given) - {"metric", "percent"}):
             yield f"columns.{heading}: must be a metric, or {{metric: METRIC, percent: true}}"
     paper = layout.get("paper")
-    if paper is not None and paper not in published():
+    if paper is not None and str(paper) not in published():
         yield f"paper={paper}: no such published figures; {suggestion(str(paper), [*published()])}"
     elif paper is not None and columns and (strange := set(published()[paper]["columns"]) - set(columns)):
         yield f"columns: {sorted(strange)[0]} is missing, which the paper's rows have"

@@ -67,7 +67,7 @@ def figure_of(summary: Mapping[str, Any], key: str) -> float | None:
     when, _, name = key.rpartition(":")
     if "best" in metrics:
         metrics = metrics.get(when or "best") or {}
-    value = metrics.get(name)
+    value = metrics.get(name) if isinstance(metrics, Mapping) else None
     return float(value) if isinstance(value, int | float) else None
 
 
@@ -126,7 +126,7 @@ def read_runs(files: StudyDir) -> Runs:
 def settings(runs: Runs, rows: Sequence[str] | Mapping[str, str]) -> list[Setting[StudyRun]]:
     """Return the settings of the stages named in `rows`, in order; a mapping gives stages other titles."""
     titled = rows.items() if isinstance(rows, Mapping) else ((stage, stage) for stage in rows)
-    return [setting for title, stage in titled for setting in _of_stage(title, runs.get(stage, []))]
+    return [setting for title, stage in titled for setting in _of_stage(str(title), runs.get(stage, []))]
 
 
 def _of_stage(title: str, runs: list[StudyRun]) -> Iterator[Setting[StudyRun]]:

@@ -161,6 +161,13 @@ def _conversation(last: str) -> dict[str, list[dict[str, str]]]:
     return {"messages": [{"role": role, "content": content} for role, content in turns]}
 
 
+def test_lines_of_old_files_stay_apart(tmp_path: Path) -> None:
+    """A lone carriage return ends a line, as in files of old editors, and joins no words."""
+    path = jsonl(tmp_path / "a.jsonl", [{"text": f"{LONG.strip()}\rSecond line.\r\nThird line."}])
+    _, files, _ = made(tmp_path / "out", path=str(path))
+    assert [row["text"] for row in table(files.speeches)] == [f"{LONG.strip()}\nSecond line.\nThird line."]
+
+
 def test_characters_count_more_in_chinese(tmp_path: Path) -> None:
     short, enough = "我最近总是睡不着" * 4, "我最近总是睡不着,不知道怎么跟家里人说这件事情" * 2
     path = jsonl(tmp_path / "a.jsonl", [{"text": short}, {"text": enough}])
@@ -178,6 +185,19 @@ def test_a_bad_row_ends_the_step_or_is_counted(tmp_path: Path) -> None:
     figures, _, said = made(tmp_path / "out", path=str(path), bad_rows="drop")
     assert figures["sources"]["a.jsonl"] == {"rows": 4, "kept": 1, "fell": {"bad row": 3}}
     assert sum("bad row dropped" in line for line in said) == 3 and "secret" not in "".join(said)
+
+
+def test_cells_that_pandas_left_missing_state_nothing(tmp_path: Path) -> None:
+    """NaN and NA are no risks that the column states, so the rules decide; a missing text names its column."""
+    none, danger = float("nan"), f"{LONG} I think about suicide every night."
+    about = [{"risk": "NA"}, {"risk": none, "topic": none}]
+    rows = [{"text": text, **said} for text, said in zip((LONG, danger), about, strict=True)]
+    path = jsonl(tmp_path / "a.jsonl", [*rows, {"text": none, "id": 3}])
+    with pytest.raises(UserError, match=r"a\.jsonl line 3: text is empty; speeches\.bad_rows=drop"):
+        made(tmp_path / "out", path=str(path))
+    _, files, _ = made(tmp_path / "out", path=str(path), bad_rows="drop", rules_may_clear=True, near=1.0)
+    found = {row["text"]: (row["risk"], row["risk_source"]) for row in table(files.speeches)}
+    assert found == {LONG.strip(): ("none", "rules"), danger: ("suicidal_thoughts", "rules")}
 
 
 def test_where_nothing_is_left_the_reasons_are_said(tmp_path: Path) -> None:

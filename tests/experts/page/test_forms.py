@@ -70,3 +70,9 @@ def test_what_is_no_form_is_refused(body: bytes) -> None:
 
 def test_control_characters_do_not_get_into_a_comment() -> None:
     assert answer_of(sent(choice="tie", comment="a\x00b\x1b[31mc\u202ed\te"), 1)["comment"] == "ab[31mcd\te"
+
+
+def test_joiners_and_hard_spaces_of_a_comment_stay() -> None:
+    """Persian, emoji and French need them, and Python calls none of them printable."""
+    written = "\u0645\u06cc\u200c\u062e\u0648\u0627\u0647\u0645 \U0001f468\u200d\U0001f469 5\u00a0mg"
+    assert answer_of(sent(choice="tie", comment=written), 1)["comment"] == written

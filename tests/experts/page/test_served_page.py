@@ -16,6 +16,8 @@ import httpx
 import pytest
 
 from psychocounsel.experts.page.forms import MOST_BYTES
+from psychocounsel.experts.page.serving import _last_values
+from psychocounsel.experts.settings import read_review
 from tests.support.reviewing import QUICK, Served, answers, item_of, pairs_file, serving
 
 SCRIPT = "<script>alert(1)</script>"
@@ -189,6 +191,20 @@ def test_a_killed_server_loses_no_answer_and_comes_back_at_the_same_links(tmp_pa
     assert [row["comment"] for row in rows] == ["number 0", "number 1", "number 2", None]
     judged = [json.loads(line) for line in (tmp_path / "review" / "experts.jsonl").read_text().splitlines()]
     assert [row["better"] for row in judged] == ["b", "b", "b", "tie"]
+
+
+def test_stored_options_hold_in_every_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "my study #1: pairs"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    pairs_file(folder, 2)
+    Path("consent.md").write_text("Do you agree?")
+    line = ["data=pairs.jsonl", "experts=[e01]", "review.consent=consent.md", "review.rubric=builtin:en"]
+    stored = _last_values([*line, "review.support=Call 1.", "review.consent=./consent.md"])
+    monkeypatch.chdir(tmp_path)
+    config = read_review(stored)
+    assert (config.data, config.review.consent) == (f"{folder}/pairs.jsonl", f"{folder}/consent.md")
+    assert (config.review.rubric, config.review.support) == ("builtin:en", "Call 1.")
 
 
 def test_a_second_server_for_the_same_review_is_refused(home: Path, served: Served) -> None:

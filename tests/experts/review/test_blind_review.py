@@ -215,7 +215,18 @@ def test_an_expert_may_join_where_everyone_sees_all_items(folder: Path) -> None:
     assert after == open_plan(config_of(folder, experts="[e01,e02,e03]"), ReviewDir(folder / "review"), print)
 
 
+def test_a_pseudonym_that_tables_read_as_missing_is_refused(folder: Path) -> None:
+    files = ReviewDir(folder / "review")
+    with pytest.raises(UserError, match="experts: tables write NA for a missing value"):
+        open_plan(config_of(folder, experts="[e01,NA]"), files, print)
+    open_plan(config_of(folder), files, lambda line: None)
+    with pytest.raises(UserError, match="experts: tables write nan for a missing value"):
+        open_plan(config_of(folder, experts="[e01,e02,nan]"), files, print)
+
+
 def test_only_flagged_items_and_only_those_of_a_list(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"review\.only=nowhere\.csv: no such file"):
+        open_plan(config_of(folder, "review.only=nowhere.csv"), ReviewDir(folder / "review"), print)
     with pytest.raises(UserError, match=r"review\.flagged=true: .* has no doubtful preference"):
         open_plan(config_of(folder, "review.flagged=true"), ReviewDir(folder / "review"), print)
     whole = open_plan(config_of(folder), ReviewDir(folder / "review"), lambda line: None)

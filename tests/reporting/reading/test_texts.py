@@ -132,6 +132,18 @@ def test_training_shows_its_last_round_or_else_the_replies_before_it(tmp_path: P
     assert found.speeches[0].crisis, "no rule says that it is not a crisis"
 
 
+def test_replies_without_a_reward_are_neither_best_nor_worst(tmp_path: Path) -> None:
+    """A judge's unusable answer leaves NaN, which has no place in an order."""
+    files, none = RunDir(tmp_path), float("nan")
+    files.round(1).path.mkdir(parents=True)
+    write_groups(files.round(1).groups, groups([[("good", 2.0), ("bare", none), ("bad", 0.5)], [("bare", none)] * 2]))
+    found = shown_texts(tmp_path, TRAINING, {})
+    assert found is not None
+    first, second = ([(reply.author, reply.text, reply.scores) for reply in each.replies] for each in found.speeches)
+    assert first == [("best reply", "good", {"reward": 2.0}), ("worst reply", "bad", {"reward": 0.5})]
+    assert second == [("reply", "bare", {})]
+
+
 def test_other_folders_hold_none_and_a_damaged_table_is_named(tmp_path: Path) -> None:
     assert shown_texts(tmp_path, EVALUATION, {}) is None and shown_texts(tmp_path, AUDIT, {}) is None
     contest(tmp_path)

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from psychocounsel.blocks.kinds import Paragraph, Section
-from psychocounsel.reporting.material import ANNOTATION, AUDIT, EVALUATION, Material, RunMaterial
+from psychocounsel.reporting.material import ANNOTATION, AUDIT, EVALUATION, TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections import EVALUATION_SECTIONS
 from psychocounsel.reporting.sections.foreign_runs import tolerant
 
@@ -43,9 +43,7 @@ def test_an_error_of_the_section_itself_is_not_hidden() -> None:
 ODD = [{"variants": [{}]}, {"variants": "many"}, {"sets": {"exam": {"kind": "exam"}}}, {"sets": [1]}]
 
 
-@pytest.mark.parametrize(
-    "figures", [{"variants": [{}]}, {"variants": "many"}, {"sets": {"exam": {"kind": "exam"}}}, {"sets": [1]}]
-)
+@pytest.mark.parametrize("figures", ODD)
 def test_no_section_fails_for_figures_of_another_version(figures: dict[str, object]) -> None:
     odd = {"metrics": {"pairs": 1}, "slices": 3}
     runs = [run(what, what=what, figures=figures, summary=odd) for what in ("winrate", "health", "external", "reward")]
@@ -54,3 +52,10 @@ def test_no_section_fails_for_figures_of_another_version(figures: dict[str, obje
     for section in map(tolerant, EVALUATION_SECTIONS):
         for block in section(Material([], runs)).blocks:
             assert isinstance(block, Paragraph) and block.tone == "warning"
+
+
+def test_metrics_of_another_form_are_no_figures() -> None:
+    """Sections compare runs with each other, so one run's damaged summary must not end them."""
+    assert (
+        run("odd", TRAINING, "dpo", summary={"metrics": {"best": "eval/accuracy 0.7"}}).figure("eval/accuracy") is None
+    )
