@@ -167,8 +167,8 @@ def _folder(config: DictConfig, reader: _Reader) -> Path | None:
     """Return the folder of the reader's tokenizer; None if it is not on this machine."""
     if (folder := folder_of(reader.path)).is_dir():
         return folder
-    hub.set_cache_directories(config.paths.cache)
-    return hub.cached(HubSource("model", reader.path, reader.section.get("revision"), reader.key))
+    source = HubSource("model", reader.path, reader.section.get("revision"), reader.key)
+    return hub.cached(source, config.paths.cache)
 
 
 def _template_in(folder: Path | None) -> str | None:

@@ -65,8 +65,8 @@ def _not_here(job: Job) -> str:
     for path in paths_of(job.config.data):
         if path and Path(path).is_absolute() and not Path(path).exists():
             return f"{path} does not exist yet"
-    for source in _missing(job):
-        if source.key.startswith(_TOKENISED):
+    for source, kept in _missing(job):
+        if kept and source.key.startswith(_TOKENISED):
             return (
                 f"{source.key}={source.id} is not in {job.config.paths.cache}; first run `psychocounsel prepare` with "
                 "these overrides"
@@ -153,7 +153,7 @@ def unfetched(jobs: Sequence[Job], why: str = "", asked: bool = False) -> str:
     `why` is appended to the name of the cache. `asked`: also models whose revision the run does not keep, such as judges.
     """
     for job in jobs:
-        if missing := next(_missing(job, None if asked else True), None):
+        if missing := next((source for source, kept in _missing(job) if kept or asked), None):
             typed = sys.argv[1:]
             if not ({"-m", "--multirun"} & {*typed} or {*job.overrides} <= {*typed}):
                 typed = job.overrides  # a study or `jobs resubmit` was typed
@@ -170,15 +170,14 @@ def to_be_fetched(jobs: Sequence[Job]) -> list[str]:
         dict.fromkeys(
             f"{source.id}: no folder here and not in {job.config.paths.cache}, so the run asks the hub for it"
             for job in jobs
-            for source in _missing(job, kept=False)
+            for source, kept in _missing(job)
+            if not kept
         )
     )
 
 
-def _missing(job: Job, kept: bool | None = True) -> Iterator[HubSource]:
-    """Yield the hub repositories of a job that its cache lacks: those whose revision the run keeps or not, or (None) both."""
+def _missing(job: Job) -> Iterator[tuple[HubSource, bool]]:
+    """Yield the hub repositories of a job that its cache lacks, each with True if the run keeps its revision."""
     for source, revision in job.command.repositories(job.config):
-        if kept in (None, bool(revision)):
-            hub.set_cache_directories(job.config.paths.cache)
-            if hub.cached(source) is None:
-                yield source
+        if hub.cached(source, job.config.paths.cache) is None:
+            yield source, bool(revision)

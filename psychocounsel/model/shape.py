@@ -176,5 +176,5 @@ def _folder(config: DictConfig, key: str, path: str) -> Path | None:
         return folder_of(path)
     if Path(path).exists():
         return None
-    hub.set_cache_directories(config.paths.cache)
-    return hub.cached(HubSource("model", path, OmegaConf.select(config, f"{key}.revision"), f"{key}.path"))
+    source = HubSource("model", path, OmegaConf.select(config, f"{key}.revision"), f"{key}.path")
+    return hub.cached(source, config.paths.cache)

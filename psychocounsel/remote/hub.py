@@ -67,8 +67,13 @@ def _is_writable(path: Path) -> bool:
     return os.access(next(place for place in (path, *path.parents) if place.exists()), os.W_OK)
 
 
-def cached(source: HubSource) -> Path | None:
-    """Return the source's folder in the cache (see `set_cache_directories`), or None if it is not cached."""
+def cached(source: HubSource, cache: str | None = None) -> Path | None:
+    """Return the source's folder in the cache, or None if it is not cached.
+
+    `cache`: `paths.cache`; None if `set_cache_directories` was called before.
+    """
+    if cache is not None:
+        set_cache_directories(cache)
     folder, revision = cache_folder() / folder_name(source), source.revision or "main"
     reference = folder / "refs" / revision
     commit = reference.read_text().strip() if reference.is_file() else revision
