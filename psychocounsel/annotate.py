@@ -134,8 +134,7 @@ class Annotate(Command):
         is_large = sum(file.stat().st_size for file in files if file.exists()) > 1e6 * config.clean_in_shards_above_mb
         query_steps = [step for step in config.steps if step in _SHARED]
         first = ["speeches"] if "speeches" in due else []
-        results = ("replies and ratings", "pairs and card")
-        return SharedSteps(due, query_steps, *results, first, is_large, gpus_for_queries=True)
+        return SharedSteps(due, query_steps, "replies and ratings", "pairs and card", first, is_large)
 
     def reads_rows(self, config: DictConfig) -> bool:
         return False  # a step reads them

@@ -132,8 +132,7 @@ class Evaluate(Command):
     def shared_steps(self, config: DictConfig) -> SharedSteps:
         evaluation: Any = _evaluation(config)
         due = {planned.step for planned in evaluation.planned(config) if planned.due}
-        shared, on_gpus = evaluation.shared_steps(config), evaluation.figures_on_gpus
-        return SharedSteps(due, shared, "replies and verdicts", "figures", gpus_for_queries=not on_gpus)
+        return SharedSteps(due, evaluation.shared_steps(config), "replies and verdicts", "figures")
 
     def reads_rows(self, config: DictConfig) -> bool:
         return not _evaluation(config).instead_of_data

@@ -54,12 +54,10 @@ class SteppedEvaluation(Evaluation):
     """Evaluation whose `course` lists its steps; the last step returns the run's metrics under the key `metrics`.
 
     `has_opponents`: False if the model is never compared with other contestants.
-    `figures_on_gpus`: False if only language models that are asked can use a GPU.
     """
 
     schema: ClassVar[type] = ContestConfig
     has_opponents: ClassVar[bool] = True
-    figures_on_gpus: ClassVar[bool] = True
     course: ClassVar[Course[EvaluationDir]]
 
     @abstractmethod

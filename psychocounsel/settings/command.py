@@ -55,7 +55,6 @@ class SharedSteps:
         first_in_shards: an array of jobs prepares the steps `first`.
         query_steps: the steps that query models, which the array runs; the last job runs all others.
         answers, results: what the array makes, and what the last job makes, in words for people.
-        gpus_for_queries: no step but `query_steps` can use a GPU, so only the array asks for GPUs.
     """
 
     due: set[str]
@@ -64,7 +63,6 @@ class SharedSteps:
     results: str
     first: list[str] = field(default_factory=list)
     first_in_shards: bool = False
-    gpus_for_queries: bool = False
 
 
 class Command(Contract):

@@ -87,7 +87,7 @@ class Slurm(SlurmRequest, Cluster):
 
     def light(self) -> dict[str, Any]:
         """Return settings for one CPU and no GPU for some minutes; all other keys stay as for other jobs."""
-        one = self.without_gpus() | {"nodes": 1, "processes": 1, "cpus_per_process": 1}
+        one = {"nodes": 1, "gpus_per_node": 0, "gpu_type": None, "device": "cpu", "processes": 1, "cpus_per_process": 1}
         one |= {
             "threads": 1,
             "memory": "2G",

@@ -357,13 +357,6 @@ class SlurmRequest:
         """Return the number of GPUs that a run trains on, over all its nodes."""
         return 0 if self.device == "cpu" else self.nodes * self.gpus_per_node // self.runs_side_by_side
 
-    def without_gpus(self) -> dict[str, Any]:
-        """Return the keys with other values in a request for the same nodes without their GPUs."""
-        keys: dict[str, Any] = {"gpus_per_node": 0, "gpu_type": None, "device": "cpu"}
-        if self.memory_per == "gpu":
-            keys |= {"memory": f"{self.node_megabytes}M", "memory_per": "node"}
-        return keys
-
     def first_node(self, processes: int) -> tuple[int, int]:
         return processes // self.nodes, self.gpus() // self.nodes
 

@@ -8,7 +8,7 @@ from shlex import quote
 
 from psychocounsel.cluster.job import Job, Submission, is_done, write_run_directory
 from psychocounsel.cluster.slurm import dry_run, queue, submitting
-from psychocounsel.cluster.slurm.array_request import cluster_of, home
+from psychocounsel.cluster.slurm.array_request import home
 from psychocounsel.cluster.slurm.queue import queued_runs
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.errors import UserError
@@ -62,8 +62,6 @@ def stages(job: Job) -> list[list[Job]]:
             part.after = list(before)
         before = [str(part.run_dir) for part in group] or before
     job.after = before
-    for part in [*cleaning, *first, job] if shared.gpus_for_queries else []:
-        part.config.cluster.update(cluster_of(part).without_gpus())
     return [cleaning, first, shards, [job]]
 
 

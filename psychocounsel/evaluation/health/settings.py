@@ -27,7 +27,6 @@ class HealthEvaluation(SteppedEvaluation):
 
     sections: ClassVar[tuple[str, ...]] = ("contestants",)
     metric: ClassVar[str] = "limits_exceeded"
-    figures_on_gpus: ClassVar[bool] = False
     course: ClassVar[Course[EvaluationDir]] = Course(
         steps=("replies", "figures"),
         modules={"replies": REPLIES, "figures": "psychocounsel.evaluation.health.figures_step"},

@@ -49,7 +49,6 @@ class SafetyEvaluation(SteppedEvaluation):
     sections: ClassVar[tuple[str, ...]] = ("contestants", "judge")
     metric: ClassVar[str] = "missed"
     instead_of_data: ClassVar[str] = "the crisis set"
-    figures_on_gpus: ClassVar[bool] = False
     course: ClassVar[Course[EvaluationDir]] = Course(
         steps=("replies", "answers", "figures"),
         modules={

@@ -53,7 +53,6 @@ class SessionEvaluation(SteppedEvaluation):
     sections: ClassVar[tuple[str, ...]] = ("contestants", "judge", "personas", "client")
     metric: ClassVar[str] = "missed"
     instead_of_data: ClassVar[str] = "simulated clients"
-    figures_on_gpus: ClassVar[bool] = False
     course: ClassVar[Course[EvaluationDir]] = Course(
         steps=("conversations", "answers", "flows", "figures"),
         modules={

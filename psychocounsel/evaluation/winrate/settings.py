@@ -41,7 +41,6 @@ class WinRate(ComparingEvaluation):
 
     sections: ClassVar[tuple[str, ...]] = ("contestants", "judge")
     metric: ClassVar[str] = "win_rate"
-    figures_on_gpus: ClassVar[bool] = False
     course: ClassVar[Course[EvaluationDir]] = Course(
         steps=("replies", "verdicts", "controls", "statistics"),
         modules={

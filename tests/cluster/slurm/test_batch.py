@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from psychocounsel.cluster.job import Job
-from psychocounsel.cluster.slurm import allocation, attempt, queue, server_node, sharing
-from psychocounsel.cluster.slurm.array_request import arrays, cluster_of
+from psychocounsel.cluster.slurm import allocation, attempt, queue, server_node
+from psychocounsel.cluster.slurm.array_request import arrays
 from psychocounsel.cluster.slurm.request import SlurmRequest, megabytes_of, parse_slurm_time, seconds_of, slurm_time
 from psychocounsel.cluster.slurm.script import directives, render
 from psychocounsel.errors import UserError
@@ -22,7 +22,7 @@ from psychocounsel.remote import server_access
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.run import attempts
 from psychocounsel.settings.command import command_of
-from tests.support.composed import check, checked, compose
+from tests.support.composed import check, compose
 
 # -- times and sizes
 
@@ -591,16 +591,6 @@ def test_what_slurm_says_is_shown_with_what_helps(
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     with pytest.raises(UserError, match=expected):
         queue.submit(tmp_path / "job.sbatch")
-
-
-def test_of_a_shared_evaluation_only_the_jobs_that_ask_models_get_gpus(tmp_path: Path) -> None:
-    gpus = ["cluster=slurm", "cluster.gpus_per_node=2", "cluster.gpu_type=h100", "cluster.memory=10G"]
-    given = ["evaluation=health", "model.path=builtin:tiny_dpo", "shards=2", f"run_dir={tmp_path}/run"]
-    config = checked(*given, *gpus, "cluster.memory_per=gpu", name="evaluate")
-    *_, shards, [last] = sharing.stages(Job(command_of("psychocounsel.evaluate"), config, tmp_path / "run"))
-    asking, counting = (directives(cluster_of(job), "n", tmp_path, 1) for job in (shards[0], last))
-    assert "--gres=gpu:h100:2" in asking and "--mem-per-gpu=10240M" in asking
-    assert not any("gpu" in line for line in counting) and "--mem=20480M" in counting
 
 
 @pytest.mark.slow
