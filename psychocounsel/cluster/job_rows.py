@@ -1,4 +1,4 @@
-"""Rows of jobs as training will see them: tokenised, with_noun, and stored in the cache that the jobs read."""
+"""Rows of jobs as training will see them: tokenised, counted, and stored in the cache that the jobs read."""
 
 import json
 from collections.abc import Callable, Iterator, Sequence

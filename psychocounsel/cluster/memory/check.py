@@ -49,7 +49,7 @@ def memory_line(config: DictConfig, gpus: int, limit_gb: float | None, machines:
         listed = ", ".join(f"{size:g} GB: {chosen_words(chosen, keys)}" for size, chosen in sizes)
         return f"{name}: zero=auto is chosen when the run starts, on {with_noun(gpus, 'GPU')} of {listed}"
     elif keys:
-        note = f"; {keys[0]}=auto is with_noun as true; it becomes false if memory allows (cluster.gpu_memory_gb=80 shows it)"
+        note = f"; {keys[0]}=auto is counted as true; it becomes false if memory allows (cluster.gpu_memory_gb=80 shows it)"
     memory = estimate(shape, on_gpus_of(config, limit_gb) if limit_gb else config, gpus)
     states = {name: bytes_ for name, bytes_ in parts_of_states(shape, config, gpus).items() if bytes_}
     held = states | {name: bytes_ for name, bytes_ in memory.held.items() if name != "states"} | {"runtime": RUNTIME}
