@@ -290,9 +290,9 @@ def execute(line: str, talk: Talk) -> bool:
     if name == "/quit":
         return False
     if name not in _COMMANDS:
-        advice = suggestion(name.lower(), [*_COMMANDS, "/quit"])
-        advice = f"{advice}; " if advice.startswith("did you") else ""
-        raise UserError(f"{name}: unknown command; {advice}/help lists them")
+        raise UserError(
+            f"{name}: unknown command; {suggestion(name.lower(), [*_COMMANDS, '/quit'], '/help lists them')}"
+        )
     if given and name not in ("/system", "/save"):
         raise UserError(f"{name}: takes no argument")
     _COMMANDS[name](talk, given)
