@@ -290,7 +290,9 @@ def execute(line: str, talk: Talk) -> bool:
     if name == "/quit":
         return False
     if name not in _COMMANDS:
-        raise UserError(f"{name}: unknown command; {suggestion(name, list(_COMMANDS))}; /help lists them")
+        raise UserError(
+            f"{name}: unknown command; {suggestion(name.lower(), [*_COMMANDS, '/quit'], '/help lists them')}"
+        )
     if given and name not in ("/system", "/save"):
         raise UserError(f"{name}: takes no argument")
     _COMMANDS[name](talk, given)

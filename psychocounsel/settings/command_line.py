@@ -60,7 +60,7 @@ def read_typed(schema: type, arguments: Sequence[str]) -> DictConfig:
         try:
             config = cast(DictConfig, OmegaConf.merge(config, OmegaConf.from_dotlist([text])))
         except ConfigKeyError as error:
-            raise UserError(f"unknown key {key}: {suggestion(key, known)}") from error
+            raise UserError(f"unknown key {key}: {suggestion(key, known, '--help lists the keys')}") from error
         except yaml.YAMLError as error:
             raise UserError(f"{text}: cannot be read; put the value in quotes, or close its brackets") from error
         except OmegaConfBaseException as error:

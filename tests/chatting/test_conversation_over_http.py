@@ -191,7 +191,9 @@ def test_the_oldest_turns_are_left_out_when_the_server_says_that_they_are_too_lo
 
 def test_what_fails_ends_a_pipe_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     for line, words in [
-        ("/agian", "/agian: unknown command; did you mean /again?; /help lists them"),
+        ("/agian", "/agian: unknown command; did you mean /again?"),
+        ("/QUIT", "/QUIT: unknown command; did you mean /quit?"),
+        ("/x", "/x: unknown command; /help lists them"),
         ("/again", "/again: there is no reply yet"),
         ("/undo", "/undo: there is nothing to undo"),
         ("/save", "/save: needs a file"),

@@ -266,6 +266,7 @@ def test_the_papers_figures_stand_beside_ours(made: MadeStudy) -> None:
         ({"rows": [{"dpo": "x"}]}, "table.t.rows: no such stage {'dpo': 'x'}"),
         ({"rows": ["dpo"], "columns": {"a": {"percent": True}}}, "table.t.columns.a: must be a metric"),
         ({"rows": ["dpo"], "paper": ["win_rates"]}, "table.t.paper=['win_rates']: no such published figures"),
+        ({"rows": ["dpo"], "paper": "zz"}, "table.t.paper=zz: no such published figures; they are "),
         ({"rows": ["dpo"], "columns": {"a": 3}}, "table.t.columns.a: must be a metric"),
         ({"rows": ["dpo"], "columns": {"a": "b"}, "paper": "win_rates"}, "table.t.columns: length limit"),
         (

@@ -33,7 +33,8 @@ def problems(layout: Mapping[str, Any]) -> Iterator[str]:
             yield f"columns.{heading}: must be a metric, or {{metric: METRIC, percent: true}}"
     paper = layout.get("paper")
     if paper is not None and str(paper) not in published():
-        yield f"paper={paper}: no such published figures; {suggestion(str(paper), [*published()])}"
+        known = f"they are {', '.join(published())}"
+        yield f"paper={paper}: no such published figures; {suggestion(str(paper), [*published()], known)}"
     elif paper is not None and columns and (strange := set(published()[paper]["columns"]) - set(columns)):
         yield f"columns: {sorted(strange)[0]} is missing, which the paper's rows have"
 
