@@ -47,12 +47,22 @@ def own_state(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     errors.hide_words(False)
 
 
+# Options that disable all background network traffic of the browser.
+QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+QUIET += ["--disable-component-update", "--disable-sync", "--disable-dev-shm-usage"]
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Any]:
-    """Yield Chromium for tests of pages."""
-    from tests.support.chromium import launched
-
-    yield from launched()
+    """Yield Chromium for tests of pages, one for all of them: Playwright runs once in a process."""
+    chromium = Path("/usr/bin/chromium")
+    if not chromium.exists():
+        pytest.skip(f"{chromium} is missing: apt-get install chromium")
+    sync = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with sync.sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=str(chromium), args=QUIET)
+        yield opened
+        opened.close()
 
 
 @pytest.fixture(scope="session")

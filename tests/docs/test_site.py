@@ -2,7 +2,6 @@
 
 import re
 import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 from site_builder.site import BrokenLink, BuildFailed, build, pages, site_text
-from tests.support.chromium import launched
 from tests.support.harness import ROOT
 
 
@@ -74,11 +72,6 @@ def _target(file: Path, address: str, site: Path) -> Path:
     path = unquote(urlsplit(address).path)
     there = (site / path.lstrip("/")) if path.startswith("/") else (file.parent / path).resolve()
     return there / "index.html" if there.is_dir() else there
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    yield from launched()
 
 
 @pytest.mark.slow
