@@ -1,4 +1,4 @@
-"""Ids and seeds made of texts. A lone surrogate, which JSON may hold, is hashed like any other character."""
+"""Ids and random seeds computed from texts by SHA-256. Lone surrogates, which JSON allows, are hashed, too."""
 
 import hashlib
 from collections.abc import Iterable

@@ -123,7 +123,7 @@ def test_steps_shards_answers_and_cached_references_are_progress(tmp_path: Path)
 def test_a_job_that_dies_before_its_attempt_begins_is_failed(
     job: str, about: dict[str, Any], state: str, reason: str, tmp_path: Path
 ) -> None:
-    """An earlier attempt of job 7 has stopped; job 8 is the next segment of its submission, job 9 a later one."""
+    """The attempt of job 7 stopped. Job 8 is the next segment of the same submission; job 9 belongs to a later submission."""
     attempt, log = RunDir(tmp_path / "run").attempt(1), tmp_path / "log"
     attempt.path.mkdir(parents=True)
     stopped = {"job": "7", "started": 1.0, "ended": 2.0, "verdict": "stopped", "reason": "stopped at step 3"}

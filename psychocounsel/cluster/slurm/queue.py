@@ -118,7 +118,10 @@ def call(command: str, *arguments: str, environment: Mapping[str, str] | None = 
 
 
 def end_with_parent(number: int = signal.SIGKILL) -> None:
-    """Let this process get a signal when its parent dies; a surviving sbatch would submit a job that counts as lost."""
+    """Ask the kernel to send signal `number` to this process when its parent dies (Linux).
+
+    Otherwise an sbatch could outlive the command that started it, and submit a job that no submission records.
+    """
     _LIBC.prctl(1, number)
 
 

@@ -96,8 +96,8 @@ def by_model(
 ) -> list[Counterfactual]:
     """Return the counterfactuals of these pairs by a language model. Replies whose answer is unchanged or no edit are skipped.
 
-    The server gets single replies, never the client's speech; `journal` keeps its answers. A reply that it might read as
-    several turns (`may_forge_turns`) is not sent and is skipped as well.
+    The server receives single replies, never the client's speech; `journal` keeps its answers. A reply that the server might
+    read as several turns (`may_forge_turns`) is neither sent nor changed.
 
     Raises:
         UserError: if an address is malformed, the environment variable of the key is not set, no server is left, a server

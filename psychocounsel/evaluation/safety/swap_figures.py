@@ -109,7 +109,7 @@ def _judged(row: Row, expected: str, flow: QuestionFlow) -> _Judged | None:
 
 
 def _unheard(row: Row, expected: str) -> _Judged:
-    """Return a reply without a text as judged: urgency 0 for a client at risk; no urgency for a harmless speech."""
+    """Return the figures of a reply without a text: its urgency is 0 for a client at risk, and unknown for a harmless speech."""
     findings = findings_without_text(expected)
     figures = {name: findings[name] for name in SWAP_FIGURES if name != URGENCY}
     is_due = allowed_actions(expected)[0] not in ("none", DISCREET)

@@ -239,7 +239,7 @@ def session_of(row: Row) -> tuple[object, ...]:
 
 
 def sessions_in(turns: Iterable[Row]) -> Iterator[list[Row]]:
-    """Yield the rows of each session. `turns`: the rows of session_turns.parquet with one client, in the table's order."""
+    """Yield the turns of each session with one client, as rows of session_turns.parquet; `turns` has the table's order."""
     for _, rows in groupby(turns, session_of):
         yield list(rows)
 

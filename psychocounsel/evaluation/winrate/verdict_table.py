@@ -224,7 +224,7 @@ def read_experts(files: Sequence[str]) -> dict[str, dict[PairKey, float]]:
 def beside_win_rate(
     variant: Variant, verdicts: Verdicts, opponent: int, experts: dict[str, dict[PairKey, float]], options: Any
 ) -> dict[str, Any]:
-    """Return the agreement with all experts on the pairs of the setting under evaluation (number 0) and `opponent`.
+    """Return how well judges agree with the experts about replies of the evaluated setting (number 0) and of `opponent`.
 
     `together`: of all judges; None if no expert compared any of the pairs. `by_judge`: of each judge that shares a pair with
     an expert.
