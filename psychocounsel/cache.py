@@ -1,4 +1,4 @@
-"""`psychocounsel cache list|prune`: lists or removes cached results of runs. Runs recompute removed entries."""
+"""`psychocounsel cache list|prune`: lists or removes what runs keep in paths.cache, and compute again if it is missing."""
 
 import argparse
 import re

@@ -1,4 +1,4 @@
-"""`psychocounsel review data=my_preferences experts=[e01,e02]`: serves a page on which experts judge items blind.
+"""`psychocounsel review data=my_preferences experts=[e01,e02]`: serves a page on which experts judge replies blind.
 
 data=FOLDER_OR_FILE       a folder of annotate, evaluate evaluation=winrate or audit, or a file of pairs: which reply helps more?
 data=crisis_set           the shipped crisis set (give out=FOLDER), or the folder of another set: which action is due?
@@ -6,7 +6,7 @@ data=GATE                 a folder of evaluate evaluation=gate with adjudicate.c
 experts=[e01,e02]         a pseudonym for each expert; each gets a secret link
 out=FOLDER                default: `review` in the data folder. Given again, it resumes the review with its stored options
 
-review.items=100          most items; those with clients at risk first            review.overlap=2  experts per item; default all
+review.items=100          at most this many; those with clients at risk first     review.overlap=2  experts per item; default all
                           for a gate: all cases                                   review.seed=0
 review.repeats=0.1        share of items that an expert sees twice                review.only=FILE   items in its column `item`
 review.rubric=builtin:en|FOLDER

@@ -1,4 +1,4 @@
-"""`psychocounsel serve --port 8000 model=llama3_1_8b`: serves rollouts to runs with rollout.addresses."""
+"""`psychocounsel serve --port 8000 model=llama3_1_8b`: writes replies with vLLM for runs with rollout.addresses."""
 
 import argparse
 import os
@@ -24,9 +24,9 @@ def _port(text: str) -> int:
 
 def _parser() -> Parser:
     parser = Parser(prog="psychocounsel serve", description=__doc__)
-    parser.add_argument("--port", type=_port, default=8000)
+    parser.add_argument("--port", type=_port, default=8000, help="default: 8000")
     parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on (0.0.0.0: all addresses of this machine)"
+        "--host", default="127.0.0.1", help="address to listen on; default: 127.0.0.1 (0.0.0.0: all addresses)"
     )
     parser.add_argument("overrides", nargs="*", help="model=..., max_length=..., rollout.KEY=..., as for training")
     return parser
