@@ -1,5 +1,6 @@
 """The step `controls`: what judges are asked, once for each judge and set of controls, and what the win rate says of it."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -57,12 +58,14 @@ def test_controls_and_replies_meet_those_of_the_data_and_a_judge_is_asked_once(t
     metrics = summary["metrics"]
     assert metrics["worst_control"] == 1 and metrics["judges_fooled"] == 1 and metrics["against_best"] == 1
     fooled, beaten = summary["doubts"]
-    assert fooled.startswith("judge j can't tell good replies from the client's own words") and fooled.endswith(
-        "crown nobody"
-    )
+    assert fooled.startswith("judge j prefers the client's own words (100 %), ")
+    assert re.search(r" and \d other controls? to the best reply of the data; its win rates crown nobody\Z", fooled)
     assert beaten.startswith("the judges prefer mine to the best reply of the data in 100.0 %")
     figures = read_json(files.figures)
     assert [f"warning: {line}" for line in summary["doubts"]] == figures["warnings"][-2:]
+    cautions = [line.removeprefix("warning: ") for line in figures["warnings"]]
+    [conclusion] = summary["verdicts"]
+    assert conclusion["cautions"][1:] == cautions, "after the number of clients, every warning once"
     assert figures["controls"]["judges"]["j"]["echo"]["best"]["value"] == 1
     # The cache answers for the controls, so the second evaluation asks only about its contestants' replies.
     replies(tmp_path / "mine.jsonl", lambda prompt: f"Another reply {prompt[6:12]}?")
