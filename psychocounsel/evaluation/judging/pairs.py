@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -267,10 +268,24 @@ def verdict_row(
     return row
 
 
-def without_verdict(row: Row, outcome: str) -> Row:
-    """Return the row with another outcome and without its verdict."""
-    columns = ("overall", *PRINCIPLES, "first_score", "second_score")
-    return row | dict.fromkeys(columns) | {"outcome": outcome}
+Models = Mapping[str, Counter[str]]  # the number of answers by judge and by the model name that the server gave
+
+
+def answered_by(rows: Iterable[Row]) -> dict[str, Counter[str]]:
+    """Return the models that answered; judges whose server names no model are omitted."""
+    models: dict[str, Counter[str]] = {}
+    for row in rows:
+        if row["model"]:
+            models.setdefault(row["judge"], Counter())[row["model"]] += 1
+    return models
+
+
+def by_usual_model(row: Row, models: Models) -> Row:
+    """Return the row, without its verdict if a model gave it that is not the judge's most frequent one in `models`."""
+    counts = models.get(row["judge"])
+    if counts is None or row["model"] in (None, counts.most_common(1)[0][0]):
+        return row
+    return row | dict.fromkeys(("overall", *PRINCIPLES, "first_score", "second_score")) | {"outcome": OTHER_MODEL}
 
 
 # The calls to judges about pairs of replies.
@@ -337,7 +352,10 @@ class Judging:
         if call.ask is not None:
             settled = answers.settled(call.judge, call.ask, read_verdict, retries)
             outcome = settled if isinstance(settled, Outcome) else None
-        return verdict_row(call.pair, call.judge.name, call.order, outcome, self.version(call.judge))
+        row = verdict_row(call.pair, call.judge.name, call.order, outcome, self.version(call.judge))
+        if row["model"] and not call.judge.reads_prompts:
+            row["model"] = call.judge.name  # the journal may hold an earlier name of this reward model
+        return row
 
     def _orders(self, pair: ReplyPair, judge: LanguageModel) -> tuple[str, ...]:
         if not judge.reads_prompts:

@@ -26,13 +26,13 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.bias import family_in, family_of, labellers_of
 from psychocounsel.evaluation.judging.controls import ControlledSpeech, control_pairs, controlled_speeches
 from psychocounsel.evaluation.judging.pairs import (
-    OTHER_MODEL,
     Judging,
     ReplyPair,
+    answered_by,
+    by_usual_model,
     made_reply,
     pair_prompt,
     read_verdict,
-    without_verdict,
 )
 from psychocounsel.evaluation.part import load_evaluated
 from psychocounsel.reward.base import RewardSettings, Scorer
@@ -203,11 +203,11 @@ def rank_pairs(
             what=f"ranking by {settings.name}",
         )
         rows = [judging.row(call, answers, settings.retries) for call in calls]
-    models = Counter(row["model"] for row in rows if row["model"] is not None)
-    mostly = models.most_common(1)[0][0] if models else None
-    rows = [row if row["model"] in (None, mostly) else without_verdict(row, OTHER_MODEL) for row in rows]
+    models = answered_by(rows)
+    rows = [by_usual_model(row, models) for row in rows]
     orders = np.array([row["overall"] for row in rows], np.float64).reshape(-1, 2)  # None becomes NaN
-    return JudgedPairs(orders, dict(Counter(row["outcome"] for row in rows)), dict(models.most_common()))
+    names = models.get(settings.model().name, Counter())
+    return JudgedPairs(orders, dict(Counter(row["outcome"] for row in rows)), dict(names.most_common()))
 
 
 def ranking_forecast(config: DictConfig) -> list[str]:

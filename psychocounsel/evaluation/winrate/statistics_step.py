@@ -27,6 +27,8 @@ from psychocounsel.evaluation.judging.controls import (
     share_of,
     worst_control,
 )
+from psychocounsel.evaluation.judging.pairs import answered_by
+from psychocounsel.evaluation.judging.verdicts_step import mixed_models
 from psychocounsel.evaluation.showing import end_figures
 from psychocounsel.evaluation.winrate.figures import ReplyCounts, WinrateFigures, over_seeds
 from psychocounsel.evaluation.winrate.show import winrate_blocks, winrate_conclusions
@@ -42,7 +44,6 @@ from psychocounsel.evaluation.winrate.verdict_table import (
     unhealthy_replies,
     variants,
 )
-from psychocounsel.evaluation.winrate.verdicts_step import mixed_models
 from psychocounsel.metrics.agreement import bias_by_judge, judges_agreement
 from psychocounsel.metrics.intervals import plain
 from psychocounsel.metrics.regressions import bradley_terry, length_controlled
@@ -74,11 +75,9 @@ def verdict_counts(files: EvaluationDir) -> dict[str, dict[str, dict[str, int]]]
     `answered_by`: the number of answers by judge and by the model name that the server gave.
     """
     outcomes: dict[str, Counter[str]] = {}
-    models: dict[str, Counter[str]] = {}
-    for row in rows_of(files.verdicts, ["judge", "outcome", "model"]):
+    for row in rows_of(files.verdicts, ["judge", "outcome"]):
         outcomes.setdefault(row["judge"], Counter())[row["outcome"]] += 1
-        if row["model"]:
-            models.setdefault(row["judge"], Counter())[row["model"]] += 1
+    models = answered_by(rows_of(files.verdicts, ["judge", "model"]))
     return {
         "verdicts": {name: dict(counts) for name, counts in outcomes.items()},
         "answered_by": {name: dict(counts) for name, counts in models.items()},
@@ -164,14 +163,15 @@ def _score(overall: int | None) -> float:
 
 
 def control_doubts(figures: WinrateFigures) -> Iterator[str]:
-    """Yield why the win rate crowns nobody: judges that prefer controls, or were not measured; and improbable wins."""
+    """Yield why the win rate crowns nobody: judges that prefer controls, or have no verdict on them; and improbable wins."""
     judges, limit = figures["controls"]["judges"], figures["controls"]["limit"]
-    if not judges:
-        yield (
-            "no judge was measured on controls, so that it is unknown whether it prefers echoes or loops: "
-            "evaluation.controls=40 measures it if the data hold replies to these speeches"
-        )
-    for judge, shares in judges.items():
+    for judge in figures["verdicts"]:
+        shares = judges.get(judge, {})
+        if not shares:
+            yield (
+                f"judge {judge} was not measured on controls: it may prefer echoes or loops; evaluation.controls=40 "
+                "measures it if the data hold replies to these speeches"
+            )
         if kinds := sorted(fooled_by(shares, limit), key=lambda kind: -shares[kind][BEST]["value"]):
             names = [f"{KINDS[kind].title} ({100 * shares[kind][BEST]['value']:.0f} %)" for kind in kinds[:_NAMED]]
             others = len(kinds[_NAMED:])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from psychocounsel.evaluation.contestants import replies_step as replies_step
-from psychocounsel.evaluation.winrate import verdicts_step
+from psychocounsel.evaluation.judging import verdicts_step
 from psychocounsel.evaluation.winrate.verdict_table import _decided
 from psychocounsel.settings.targets import build
 from tests.support.annotating import model_server
