@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +27,7 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.rubric import FILES, load_rubric, rubric_folder
 from psychocounsel.counsel.rubric_text import PARTS, prompt_text
 from psychocounsel.data.messages import Message
+from psychocounsel.evaluation.judging.served_models import Models
 from psychocounsel.grading.rating import conversation_text, marked
 from psychocounsel.steps.tables import Row
 from psychocounsel.storage.text_hashes import text_id
@@ -268,22 +268,10 @@ def verdict_row(
     return row
 
 
-Models = Mapping[str, Counter[str]]  # the number of answers by judge and by the model name that the server gave
-
-
-def answered_by(rows: Iterable[Row]) -> dict[str, Counter[str]]:
-    """Return the models that answered; judges whose server names no model are omitted."""
-    models: dict[str, Counter[str]] = {}
-    for row in rows:
-        if row["model"]:
-            models.setdefault(row["judge"], Counter())[row["model"]] += 1
-    return models
-
-
 def by_usual_model(row: Row, models: Models) -> Row:
     """Return the row, without its verdict if a model gave it that is not the judge's most frequent one in `models`."""
     counts = models.get(row["judge"])
-    if counts is None or row["model"] in (None, counts.most_common(1)[0][0]):
+    if counts is None or row["model"] in (None, max(counts, key=lambda name: counts[name])):
         return row
     return row | dict.fromkeys(("overall", *PRINCIPLES, "first_score", "second_score")) | {"outcome": OTHER_MODEL}
 

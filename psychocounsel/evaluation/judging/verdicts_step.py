@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -19,12 +19,12 @@ from psychocounsel.evaluation.judging.pairs import (
     JudgeCall,
     Judging,
     ReplyPair,
-    answered_by,
     by_usual_model,
     judged_pairs,
     pair_prompt,
     read_verdict,
 )
+from psychocounsel.evaluation.judging.served_models import MOST_FREQUENT, answered_by, mixed_models
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
@@ -158,14 +158,5 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
             )
         if counts.get(TOO_LONG):
             yield f"judge {name}: {counts[TOO_LONG]:,} pairs have a reply that is too long for the reward model"
-    yield from mixed_models(figures["models"])
-
-
-def mixed_models(answered_by: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
-    """Yield a warning for each judge that answered as several models; `answered_by`: its answers by judge and model."""
-    for name, models in answered_by.items():
-        if len(models) > 1:
-            yield (
-                f"warning: the server of judge {name} answered as several models ({', '.join(sorted(models))}); only verdicts "
-                "of the most frequent model are scored"
-            )
+    for line in mixed_models(figures["models"], MOST_FREQUENT):
+        yield f"warning: {line}"

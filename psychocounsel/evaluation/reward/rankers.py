@@ -28,12 +28,12 @@ from psychocounsel.evaluation.judging.controls import ControlledSpeech, control_
 from psychocounsel.evaluation.judging.pairs import (
     Judging,
     ReplyPair,
-    answered_by,
     by_usual_model,
     made_reply,
     pair_prompt,
     read_verdict,
 )
+from psychocounsel.evaluation.judging.served_models import answered_by
 from psychocounsel.evaluation.part import load_evaluated
 from psychocounsel.reward.base import RewardSettings, Scorer
 from psychocounsel.reward.sections import reward_sections, scorer_sections
@@ -229,14 +229,6 @@ def consistency(name: str, ranking: JudgedPairs) -> list[Paragraph]:
     same = float((both[:, 0] == both[:, 1]).mean())
     text = f"{name}: the same verdict in both orders on {same:.1%} of {len(both)} pairs; it has no probabilities"
     return [Paragraph(text)]
-
-
-def mixed_models(name: str, ranking: JudgedPairs) -> list[str]:
-    """Return a warning if the server of a ranker answered as several models, the most frequent model first; else []."""
-    if len(ranking.models) < 2:
-        return []
-    shares = ", ".join(f"{count:,} as {model}" for model, count in ranking.models.items())
-    return [f"warning: the server of {name} gave answers of several models ({shares}): only answers of the first count"]
 
 
 def _judging(settings: Ranker) -> Judging:

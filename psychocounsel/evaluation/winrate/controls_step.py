@@ -34,14 +34,13 @@ from psychocounsel.evaluation.judging.pairs import (
     SCHEMA,
     JudgeCall,
     Judging,
-    Models,
     ReplyPair,
-    answered_by,
     by_usual_model,
     is_judged,
     made_reply,
     read_verdict,
 )
+from psychocounsel.evaluation.judging.served_models import Models, answered_by
 from psychocounsel.evaluation.judging.verdicts_step import REPLY, judging_of, speech_rows
 from psychocounsel.evaluation.part import load_evaluated
 from psychocounsel.rundir.paths import EvaluationDir

@@ -27,8 +27,7 @@ from psychocounsel.evaluation.judging.controls import (
     share_of,
     worst_control,
 )
-from psychocounsel.evaluation.judging.pairs import answered_by
-from psychocounsel.evaluation.judging.verdicts_step import mixed_models
+from psychocounsel.evaluation.judging.served_models import MOST_FREQUENT, answered_by, mixed_models
 from psychocounsel.evaluation.showing import end_figures
 from psychocounsel.evaluation.winrate.figures import ReplyCounts, WinrateFigures, over_seeds
 from psychocounsel.evaluation.winrate.show import winrate_blocks, winrate_conclusions
@@ -86,7 +85,8 @@ def verdict_counts(files: EvaluationDir) -> dict[str, dict[str, dict[str, int]]]
 
 def winrate_warnings(figures: WinrateFigures) -> Iterator[str]:
     """Yield warnings about judges that contradict themselves or favour a place, and about servers that changed their model."""
-    yield from mixed_models(figures["answered_by"])
+    for line in mixed_models(figures["answered_by"], MOST_FREQUENT):
+        yield f"warning: {line}"
     for variant in figures["variants"]:
         where = limit_note(variant["length_limit"])
         for name, bias in variant["judges"].items():
