@@ -23,9 +23,8 @@ from psychocounsel.blocks.cells import (
 from psychocounsel.blocks.conclusions import UNDECIDED, Conclusion, against_half, bar_of
 from psychocounsel.blocks.kinds import Block, Chart, Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell, TableFigure
-from psychocounsel.counsel.controls import KINDS
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.evaluation.judging.controls import BEST, control_table, fooled_by, fooled_line
+from psychocounsel.evaluation.judging.controls import BEST, control_table, fooled_line
 from psychocounsel.evaluation.judging.pairs import EQUAL
 from psychocounsel.evaluation.winrate.figures import (
     AgreementResult,
@@ -146,8 +145,8 @@ def _doubt(figures: WinrateFigures) -> str:
     controls = figures.get("controls")
     if controls is None:  # figures of an earlier version
         return ""
-    kinds = {kind for shares in controls["judges"].values() for kind in fooled_by(shares, controls["limit"])}
-    return fooled_line("the judges", [kind for kind in KINDS if kind in kinds]) if kinds else ""
+    lines = [fooled_line(judge, shares, controls["limit"]) for judge, shares in controls["judges"].items()]
+    return "; ".join(filter(None, lines))
 
 
 def _variants(runs: Runs) -> Iterator[tuple[Titled[WinrateFigures], WinrateVariant, list[Cell]]]:

@@ -11,7 +11,6 @@ import numpy as np
 
 from psychocounsel.asking.language_model import EMPTY
 from psychocounsel.blocks.cells import Titled, limit_note, percent_text
-from psychocounsel.counsel.controls import KINDS
 from psychocounsel.evaluation.contestants.speeches import clients_of
 from psychocounsel.evaluation.health.figures_step import system_prompts_of
 from psychocounsel.evaluation.judging.bias import judge_roles, judge_warnings
@@ -23,7 +22,7 @@ from psychocounsel.evaluation.judging.controls import (
     Verdict,
     control_figures,
     fooled_by,
-    listed,
+    fooled_line,
     share_of,
     worst_control,
 )
@@ -65,7 +64,6 @@ from psychocounsel.steps.tables import Row, rows_of
 # Limits of the warnings about a judge: the share of its pairs with contradicting verdicts (a coin: 50 %), and the distance of
 # the interval of its share of first places from 50 %.
 _CONTRADICTIONS, _BIAS = 0.2, 0.05
-_NAMED = 3  # controls that the warning about a judge names, the most preferred first
 
 
 def verdict_counts(files: EvaluationDir) -> dict[str, dict[str, dict[str, int]]]:
@@ -172,11 +170,8 @@ def control_doubts(figures: WinrateFigures) -> Iterator[str]:
                 f"judge {judge} was not measured on controls: it may prefer echoes or loops; evaluation.controls=40 "
                 "measures it if the data hold replies to these speeches"
             )
-        if kinds := sorted(fooled_by(shares, limit), key=lambda kind: -shares[kind][BEST]["value"]):
-            names = [f"{KINDS[kind].title} ({100 * shares[kind][BEST]['value']:.0f} %)" for kind in kinds[:_NAMED]]
-            others = len(kinds[_NAMED:])
-            names += [f"{others} other control{'s' * (others > 1)}"] if others else []
-            yield f"judge {judge} prefers {listed(names)} to the best reply of the data; its win rates crown nobody"
+        if line := fooled_line(f"judge {judge}", shares, limit):
+            yield f"{line}; its win rates crown nobody"
     for variant in figures["variants"]:
         for contestant, results in variant["anchors"].items():
             if BEST in results and "plain" in results[BEST] and results[BEST]["plain"]["value"] > 0.5:

@@ -1,6 +1,5 @@
 """The step `controls`: what judges are asked, once for each judge and set of controls, and what the win rate says of it."""
 
-import re
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +58,8 @@ def test_controls_and_replies_meet_those_of_the_data_and_a_judge_is_asked_once(t
     metrics = summary["metrics"]
     assert metrics["worst_control"] == 1 and metrics["judges_fooled"] == 1 and metrics["against_best"] == 1
     fooled, beaten = summary["doubts"]
-    assert fooled.startswith("judge j prefers the client's own words (100 %), ")
-    assert re.search(r" and \d other controls? to the best reply of the data; its win rates crown nobody\Z", fooled)
+    told = "judge j prefers bad replies made by rule to the best reply of the data: the client's own words (100 %), "
+    assert fooled.startswith(told) and fooled.endswith(", 5 more; its win rates crown nobody")
     assert beaten.startswith("the judges prefer mine to the best reply of the data in 100.0 %")
     figures = read_json(files.figures)
     assert [f"warning: {line}" for line in summary["doubts"]] == figures["warnings"][-2:]
