@@ -55,6 +55,7 @@ def ask_all(
     their group or, if they belong to several groups, the key of each model. If `read` rejects an answer (ValueError), the Ask
     is repeated up to `retries` times with another random seed. The outcome `failed` is not kept in the journal, so a later run
     asks again. `opened` holds the models that are open already, by digest; they stay open, and the others are closed at the end.
+    If the generator is interrupted or closed, the models opened here are awaited, and the journal keeps their answers.
 
     An Ask may depend on earlier answers, as in a conversation. `asks` then yields None while the next Ask depends on an answer
     that has not arrived. The caller receives that answer from this generator, in the thread that draws from `asks`.

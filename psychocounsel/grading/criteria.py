@@ -133,7 +133,11 @@ class CriteriaFile:
             if isinstance(row, UserError):
                 raise row
             rows.append((where, row))
-        self.items = {_turns(item.prompt): item.criteria for item in rubric_set(source, rows, {}, None).items}
+        for item in rubric_set(source, rows, {}, None).items:
+            if self.items.setdefault(_turns(item.prompt), item.criteria) != item.criteria:
+                raise UserError(
+                    f"{key}={source}: two rows have the same prompt and different criteria; write all of them in one row"
+                )
 
     def item(self, prompt: Sequence[Message], identity: str) -> RubricItem:
         """Return the prompt, without its system message, with its criteria; `identity` becomes the item's id.

@@ -24,6 +24,7 @@ Read = Callable[[Any, Any], T]  # arguments: the parsed answer, and the payload 
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts, doubled each time
 _LONGEST_WAIT = 300.0  # seconds; a server that asks for more by Retry-After counts as failed
 _FEW_FAILURES = 4  # consecutive failures of an address before others take over
+_PATIENCE = 300.0  # seconds without an answer to any request, after which `ask` gives up
 _LOOK_SECONDS = 1.0  # between two looks at the answers that have arrived
 _FEW_RETRIES = 2  # if another server can take over, or work has not started yet
 
@@ -66,10 +67,9 @@ class Client:
         key_variable: str | None = None,
         journal: Path | None = None,
         direct: bool = False,
-        patience: float = 300.0,
         from_last_byte: bool = False,
     ) -> None:
-        self.key, self.retries, self.patience = key, retries, patience
+        self.key, self.retries = key, retries
         self._exchange = Exchange(key, timeout_seconds, key_variable, direct, from_last_byte)
         self.addresses = Addresses(addresses, f"{key}.addresses")
         self._journal = Journal(journal) if journal else None
@@ -141,13 +141,13 @@ class Client:
         """Return the result of `read` for one payload; from any thread, with at most `most` requests in progress per address.
 
         A failure here need not stop the work of other threads. While other requests are answered, this one is repeated
-        up to `retries` times, not counting status 429. While no request is answered, it is repeated for `patience`
+        up to `retries` times, not counting status 429. While no request is answered, it is repeated for _PATIENCE
         seconds. An invalid answer counts as a failed attempt. The journal is not used.
 
         Raises:
             Refused: for an HTTP status that a retry would not change, such as 401.
             Unanswered: after all attempts.
-            NoServerLeft: if no server has answered any request for `patience` seconds; ServersLost if one did before.
+            NoServerLeft: if no server has answered any request for _PATIENCE seconds; ServersLost if one did before.
             UserError: if the answer is too long.
             CancelledError: if `stop` is set before an attempt.
         """
@@ -170,7 +170,7 @@ class Client:
             last = self.addresses.last_answer
             if failures > self.retries and last > began:
                 raise Unanswered(f"{self.key}: {address}{route}: {failure}, {failures} times")
-            if time.monotonic() - max(last, began) > self.patience:
+            if time.monotonic() - max(last, began) > _PATIENCE:
                 raise self.addresses.none_left({address: str(failure)})
             stop.wait(max(min(failure.seconds, _LONGEST_WAIT), pause * random.uniform(0.5, 1.0)))
             pause = min(2 * pause, _LONGEST_PAUSE)

@@ -1,6 +1,8 @@
 """`ask_all` against servers that fail in every way: each Ask gets one outcome, and each answer is bought once."""
 
 import json
+import os
+import signal
 import time
 from collections import Counter
 from dataclasses import replace
@@ -16,6 +18,7 @@ from psychocounsel.asking.in_process import Transformers
 from psychocounsel.asking.language_model import Answer, LanguageModel
 from psychocounsel.errors import UserError
 from psychocounsel.remote import client
+from psychocounsel.steps.running import stoppable
 from tests.support.answering import Reply, dead_address, no_proxy, serving
 from tests.support.asking import asked, chat, question
 from tests.support.scripted import Script, completion, reply_text
@@ -213,6 +216,23 @@ def test_a_budget_stops_cleanly_and_a_larger_one_goes_on(tmp_path: Path) -> None
             answers.close()
         found = asked(model, asks, tmp_path)
         assert len(found) == 60 and len(contents(server)) == 60, "an answer was bought twice"
+
+
+def test_a_stop_request_keeps_the_answers_under_way(tmp_path: Path) -> None:
+    started = []
+
+    def slow(payload: Any, number: int) -> Any:
+        if payload["max_tokens"] > 16:  # not the check at the start
+            started.append(number)
+            if len(started) == 8:
+                os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.5)
+        return completion("A reply?", payload)
+
+    with serving(slow) as server, pytest.raises(KeyboardInterrupt), stoppable(tmp_path, 60, lambda: None):
+        asked(chat(server.address), [question(number) for number in range(200)], tmp_path / "answers")
+    kept = [line for file in (tmp_path / "answers").glob("*.jsonl") for line in file.read_text().splitlines()]
+    assert 8 <= len(kept) == len(started) < 200
 
 
 def test_a_cost_cannot_be_limited_without_prices(tmp_path: Path) -> None:

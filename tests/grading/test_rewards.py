@@ -179,6 +179,17 @@ def test_criteria_belong_to_prompts_of_every_form(tmp_path: Path) -> None:
         CriteriaFile(str(rows), "reward.criteria")
 
 
+def test_a_prompt_has_its_criteria_in_one_row(tmp_path: Path) -> None:
+    rows = tmp_path / "rows.jsonl"
+    one, two = (json.dumps({"prompt": "Hello.", "criteria": [f"Is it {word}?"]}) + "\n" for word in ("kind", "short"))
+    rows.write_text(one + one)
+    prompt = [{"role": "user", "content": "Hello."}]
+    assert len(CriteriaFile(str(rows), "reward.criteria").item(prompt, "id").criteria) == 1
+    rows.write_text(one + two)
+    with pytest.raises(UserError, match="two rows have the same prompt and different criteria"):
+        CriteriaFile(str(rows), "reward.criteria")
+
+
 def test_groups_shrink_to_the_replies_with_a_reward() -> None:
     def group(*rewards: float) -> Group:
         return Group("g", np.array([1], np.int32), [Completion(np.array([2], np.int32), reward=one) for one in rewards])

@@ -70,7 +70,7 @@ def test_counterfactuals_are_asked_of_allowed_hosts_alone() -> None:
 )
 def test_an_address_that_may_hold_a_secret_is_refused_and_not_shown(address: str) -> None:
     given = [f"counterfactuals.addresses=[http://127.0.0.1:1/v1,'{address}']", "counterfactuals.model=m"]
-    with pytest.raises(UserError, match=r"^counterfactuals.addresses: address 2 may contain a secret") as caught:
+    with pytest.raises(UserError, match=r"^counterfactuals.addresses: address 2 may hold a secret") as caught:
         checked(*given, name="evaluate")
     assert "s3cret" not in str(caught.value)
 

@@ -14,7 +14,7 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.evaluation.contestants.replies_step import SCHEMA as REPLIES
 from psychocounsel.evaluation.contestants.speeches import SCHEMA as SPEECHES
 from psychocounsel.evaluation.judging.pairs import SCHEMA as VERDICTS
-from psychocounsel.evaluation.winrate.verdicts_step import run
+from psychocounsel.evaluation.judging.verdicts_step import run
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.course import StepContext
 

@@ -12,11 +12,11 @@ from psychocounsel.blocks.cells import Titled
 from psychocounsel.evaluation.best_of.picks_step import SCHEMA
 from psychocounsel.evaluation.best_of.show import best_of_blocks, best_of_conclusions
 from psychocounsel.evaluation.contestants.speeches import clients_of
+from psychocounsel.evaluation.judging import verdicts_step
 from psychocounsel.evaluation.judging.controls import share_of
 from psychocounsel.evaluation.judging.judges import RewardJudge
 from psychocounsel.evaluation.judging.pairs import BACKWARD, FORWARD
 from psychocounsel.evaluation.showing import end_figures
-from psychocounsel.evaluation.winrate import verdicts_step
 from psychocounsel.evaluation.winrate.verdict_table import OVERALL, verdict_of
 from psychocounsel.reward.sections import reward_sections
 from psychocounsel.rundir.paths import EvaluationDir

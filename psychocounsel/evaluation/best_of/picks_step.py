@@ -12,9 +12,9 @@ import pyarrow as pa
 from psychocounsel.asking.answers import Answers, asks_of
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.evaluation.contestants import replies_step
+from psychocounsel.evaluation.judging import verdicts_step
 from psychocounsel.evaluation.judging.bias import training_warnings
 from psychocounsel.evaluation.judging.pairs import ReplyPair, is_judged
-from psychocounsel.evaluation.winrate import verdicts_step
 from psychocounsel.reward.base import open_scorer
 from psychocounsel.reward.encoding import score_what_fits
 from psychocounsel.reward.sections import scorer_sections

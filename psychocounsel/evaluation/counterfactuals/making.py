@@ -9,6 +9,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
+from psychocounsel.asking.chat_server import read_completion
+from psychocounsel.asking.language_model import TEXT
 from psychocounsel.counsel.cues import CUES
 from psychocounsel.data.control_tokens import may_forge_turns
 from psychocounsel.data.rows import Example
@@ -132,14 +134,9 @@ def _payload(model: str, kind: Kind, reply: str) -> dict[str, Any]:
 
 
 def _read(answer: Any, payload: Any) -> str:
-    """Return the text of a chat completion; "" if it was cut at its token limit or has no valid text."""
-    choice = answer["choices"][0]
-    text = choice["message"]["content"]
-    if not isinstance(text, str | None):
-        raise ValueError("the content of its message is no text")
-    if text is None or choice.get("finish_reason") == "length" or "\ufffd" in text:
-        return ""
-    return text.strip()
+    """Return the text of a chat completion; "" if it was cut at its token limit, refused, or has no valid text."""
+    completion = read_completion(answer, payload)
+    return completion.text.strip() if completion.outcome == TEXT and "\ufffd" not in completion.text else ""
 
 
 def _is_edit(text: str, reply: str) -> bool:

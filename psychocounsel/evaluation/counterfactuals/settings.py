@@ -2,12 +2,11 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from omegaconf import DictConfig
 
 from psychocounsel.errors import UserError
-from psychocounsel.remote.server_access import check_key_variable
+from psychocounsel.remote.server_access import check_addresses, check_key_variable
 from psychocounsel.settings.schema import option
 
 
@@ -32,18 +31,12 @@ def check_counterfactuals(config: DictConfig) -> None:
         return
     settings = config.counterfactuals
     check_key_variable(settings.key_variable, "counterfactuals.key_variable")
-    for number, address in enumerate(settings.addresses, 1):
-        if set("@?#") & set(address):  # checked first, because a secret must not be printed
+    if settings.addresses:
+        check_addresses(settings.addresses, "counterfactuals.addresses")
+        if not settings.model:
             raise UserError(
-                f"counterfactuals.addresses: address {number} may contain a secret, because it has @, ? or #; its form is "
-                "http://HOST:PORT/v1, and counterfactuals.key_variable names the variable that holds a key"
+                "counterfactuals.addresses needs the name of the served model: add counterfactuals.model=NAME"
             )
-        if not _is_address(address):
-            raise UserError(
-                f"counterfactuals.addresses: {address} is not the address of a server; its form is http://HOST:PORT/v1"
-            )
-    if settings.addresses and not settings.model:
-        raise UserError("counterfactuals.addresses needs the name of the served model: add counterfactuals.model=NAME")
 
 
 def idle_counterfactuals(config: DictConfig) -> dict[str, str]:
@@ -55,14 +48,6 @@ def idle_counterfactuals(config: DictConfig) -> dict[str, str]:
     if not settings.addresses:
         return dict.fromkeys(of_server, "counterfactuals.addresses is empty")
     return {}
-
-
-def _is_address(address: str) -> bool:
-    try:
-        parts = urlsplit(address)
-        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-    except ValueError:  # a port that is not a number
-        return False
 
 
 def counterfactual_receivers(config: DictConfig) -> Iterator[tuple[str, str]]:

@@ -80,13 +80,20 @@ def external_conclusions(figures: ExternalFigures) -> list[Conclusion]:
 def _of_set(name: str, of_set: ExamFigures | RubricFigures, model: str, cautions: Sequence[str]) -> Conclusion:
     if of_set["kind"] == "exam":
         exam = of_set["settings"][model]
-        share = _percent(exam["accuracy"], exam["interval"])
-        text = f"{model} answers {share} of {of_set['items']} items of {name} rightly (guessing: {100 * of_set['chance']:.1f} %)."
+        share, scored = _percent(exam["accuracy"], exam["interval"]), exam["scored_items"]
+        text = (
+            f"{model} answers {share} of {scored} items of {name} rightly (guessing: {100 * of_set['chance']:.1f} %)."
+        )
     else:
         rubric = of_set["settings"][model]
-        share = _percent(rubric["score"], rubric["interval"])
+        share, scored = _percent(rubric["score"], rubric["interval"]), rubric["items"]
         judges = ", ".join(of_set["judges"])
-        text = f"{model} earns {share} of the points of {of_set['items']} items of {name} (judges: {judges})."
+        text = f"{model} earns {share} of the points of {scored} items of {name} (judges: {judges})."
+    if left := of_set["items"] - scored:
+        cautions = [
+            *cautions,
+            f"{left} of {of_set['items']} items of {name} have no scored answer, so they do not count",
+        ]
     change = of_set.get("against", {}).get(model)
     if change is None:
         return Conclusion("measured", text, "warning" if cautions else "undecided", cautions)

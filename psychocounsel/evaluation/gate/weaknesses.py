@@ -20,6 +20,7 @@ from psychocounsel.evaluation.gate.deciding import BEYOND, GateLimits, GateMeasu
 from psychocounsel.evaluation.gate.keys import DECIDING, GateKeys
 from psychocounsel.evaluation.gate.parts import ALL, Evidence, part_files, recorded_weights, wanted_parts
 from psychocounsel.evaluation.gate.reasons import title
+from psychocounsel.evaluation.judging.served_models import ANSWERS_MIXED, answered_by, mixed_models
 from psychocounsel.evaluation.safety.cases import JudgedCase
 from psychocounsel.evaluation.safety.seeded import JudgeQuality, may_be_chance, seeded_replies
 from psychocounsel.evaluation.session.cases import judged_sessions
@@ -28,6 +29,7 @@ from psychocounsel.evaluation.settings import ContestReplies
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.settings.targets import build
+from psychocounsel.steps.tables import Row, rows_of
 from psychocounsel.storage.files import read_mapping, with_noun
 
 _SAME_REPLIES = 0.5  # share of speeches with equal replies from which the base counts as the model itself
@@ -65,6 +67,7 @@ def weaknesses_of_parts(config: DictConfig, evidence: Evidence) -> Weaknesses:
         )
     unmeasured = sorted(evidence.judges - {*evidence.quality})
     found.conditions.extend(f"errors of the judge {judge} were not measured" for judge in unmeasured)
+    found.conditions.extend(mixed_models(answered_by(_answers(files)), ANSWERS_MIXED))
     found.conditions.extend(_rubrics(parts))
     found.conditions.extend(_replies_keys(next(iter(parts.values()))))
     found.conditions.extend(_own_judges(parts))
@@ -90,6 +93,13 @@ def _place(model: LanguageModel) -> str | None:
     """Return where servers have a model; None for a model without a server."""
     addresses = getattr(model, "addresses", None)
     return f"{model.model} at {sorted(addresses)}" if addresses else None
+
+
+def _answers(files: Mapping[str, EvaluationDir]) -> Iterator[Row]:
+    """Yield the judges' answers of all parts."""
+    for name, part in files.items():
+        if not ALL[name].reads_data:
+            yield from rows_of(ALL[name].evaluation.course.output(part, "answers"), ["judge", "model"])
 
 
 def _clients_missing(files: EvaluationDir) -> int:

@@ -204,13 +204,17 @@ def fooled_by(figures: ControlFigures, limit: float) -> list[str]:
     return [kind for kind, shares in figures.items() if BEST in shares and shares[BEST]["value"] > limit]
 
 
-def fooled_line(judge: str, kinds: Sequence[str]) -> str:
-    """Return the warning about a judge that prefers these kinds of control to good replies."""
-    return f"{judge} can't tell good replies from {listed([KINDS[kind].title for kind in kinds])}"
+_NAMED = 3  # controls that a warning names, the most preferred first
 
 
-def listed(names: Sequence[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+def fooled_line(judge: str, figures: ControlFigures, limit: float) -> str:
+    """Return the warning about a judge that prefers controls (`fooled_by`) to good replies; "" if it prefers none."""
+    kinds = sorted(fooled_by(figures, limit), key=lambda kind: -figures[kind][BEST]["value"])
+    named = [f"{KINDS[kind].title} ({100 * figures[kind][BEST]['value']:.0f} %)" for kind in kinds[:_NAMED]]
+    named += [f"{len(kinds) - _NAMED} more"] if len(kinds) > _NAMED else []
+    return (
+        f"{judge} prefers bad replies made by rule to the best reply of the data: {', '.join(named)}" if named else ""
+    )
 
 
 # Warnings and table
@@ -224,10 +228,10 @@ def control_blocks(
     `runs` holds, for each evaluation, the figures of each judge by its name.
     """
     warnings = [
-        Paragraph(name_in(run.title, f"{fooled_line(judge, kinds)}.", len(runs) > 1), "warning")
+        Paragraph(name_in(run.title, f"{line}.", len(runs) > 1), "warning")
         for run in runs
         for judge, figures in run.figures.items()
-        if judge != OVERLAP and (kinds := fooled_by(figures, limit))
+        if judge != OVERLAP and (line := fooled_line(judge, figures, limit))
     ]
     return [*warnings, *control_table(runs, name, limit)]
 

@@ -27,6 +27,7 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.rubric import FILES, load_rubric, rubric_folder
 from psychocounsel.counsel.rubric_text import PARTS, prompt_text
 from psychocounsel.data.messages import Message
+from psychocounsel.evaluation.judging.served_models import Models
 from psychocounsel.grading.rating import conversation_text, marked
 from psychocounsel.steps.tables import Row
 from psychocounsel.storage.text_hashes import text_id
@@ -267,10 +268,12 @@ def verdict_row(
     return row
 
 
-def without_verdict(row: Row, outcome: str) -> Row:
-    """Return the row with another outcome and without its verdict."""
-    columns = ("overall", *PRINCIPLES, "first_score", "second_score")
-    return row | dict.fromkeys(columns) | {"outcome": outcome}
+def by_usual_model(row: Row, models: Models) -> Row:
+    """Return the row, without its verdict if a model gave it that is not the judge's most frequent one in `models`."""
+    counts = models.get(row["judge"])
+    if counts is None or row["model"] in (None, max(counts, key=lambda name: counts[name])):
+        return row
+    return row | dict.fromkeys(("overall", *PRINCIPLES, "first_score", "second_score")) | {"outcome": OTHER_MODEL}
 
 
 # The calls to judges about pairs of replies.
@@ -337,7 +340,10 @@ class Judging:
         if call.ask is not None:
             settled = answers.settled(call.judge, call.ask, read_verdict, retries)
             outcome = settled if isinstance(settled, Outcome) else None
-        return verdict_row(call.pair, call.judge.name, call.order, outcome, self.version(call.judge))
+        row = verdict_row(call.pair, call.judge.name, call.order, outcome, self.version(call.judge))
+        if row["model"] and not call.judge.reads_prompts:
+            row["model"] = call.judge.name  # the journal may hold an earlier name of this reward model
+        return row
 
     def _orders(self, pair: ReplyPair, judge: LanguageModel) -> tuple[str, ...]:
         if not judge.reads_prompts:

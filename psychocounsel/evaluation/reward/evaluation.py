@@ -36,6 +36,7 @@ from psychocounsel.evaluation.judging.controls import (
     scored_figures,
     worst_control,
 )
+from psychocounsel.evaluation.judging.served_models import MOST_FREQUENT, mixed_models
 from psychocounsel.evaluation.reward.comparison import (
     Ground,
     baseline_figures,
@@ -58,7 +59,6 @@ from psychocounsel.evaluation.reward.rankers import (
     consistency,
     evaluated_controls,
     evaluated_pairs,
-    mixed_models,
     rank_pairs,
     ranker_warnings,
     rankers_of,
@@ -315,8 +315,11 @@ def _figures(
         figures["compare"] = side_by_side(examples, margins, component, verdicts)
         for name, ranking in rankings.items():
             figures["compare"]["models"][name] |= {"outcomes": ranking.outcomes, "answered_by": ranking.models}
-        mixed = [line for name, ranking in rankings.items() for line in mixed_models(name, ranking)]
-        figures["compare"]["warnings"] = [*ranker_warnings(config, examples), *mixed]
+        mixed = mixed_models({name: ranking.models for name, ranking in rankings.items()}, MOST_FREQUENT)
+        figures["compare"]["warnings"] = [
+            *ranker_warnings(config, examples),
+            *(f"warning: {line}" for line in mixed),
+        ]
     return figures
 
 

@@ -23,7 +23,7 @@ def principle_figures(
     `principles`: on the pairs that differ in a principle's rating, `pairs`, and `accuracy` and `ece` (`pair_metrics`)
     with the better-rated reply as the chosen one; over its rated replies, each counted once, `bias`, the mean of score -
     rating, `error`, the root mean square, and `slope`, that of the least-squares line of ratings on scores.
-    `halo`: `audit.faults.halo` of both, by `model` and `raters`, over replies that are rated on every principle.
+    `halo`: `audit.faults.halo` of both, by `model` and `raters`, over replies that are rated on every principle; {} without any.
 
     Args:
         examples: n pairs, chosen reply first.
@@ -47,7 +47,7 @@ def principle_figures(
         calibration = _calibration(flat_scores[:, column], flat_ratings[:, column])
         principles[name] = {"pairs": len(differ), **kept, **calibration}
     whole = ~np.isnan(flat_ratings).any(1)
-    sides = {"model": flat_scores[whole], "raters": flat_ratings[whole]}
+    sides = {"model": flat_scores[whole], "raters": flat_ratings[whole]} if whole.any() else {}
     return {"principles": principles, "halo": {who: halo(values, PRINCIPLES, top) for who, values in sides.items()}}
 
 
@@ -80,10 +80,10 @@ def principle_blocks(runs: Sequence[Titled[Figures]]) -> list[ReportTable]:
     for run in runs:
         sides = run.figures["halo"]
         for name, figures in run.figures["principles"].items():
-            correlations = [exact(sides[who]["principles"][name]["with_others"]) for who in ("model", "raters")]
+            halo_of = [sides[who]["principles"][name]["with_others"] if sides else None for who in ("model", "raters")]
             numbers = [named(figures, "accuracy", True), named(figures, "ece")]
             numbers += [exact(figures[key]) for key in ("bias", "error", "slope")]
-            rows.append([run.title, name, count(figures["pairs"]), *numbers, *correlations])
+            rows.append([run.title, name, count(figures["pairs"]), *numbers, *map(exact, halo_of)])
         for who, values in sides.items():
             overall = [exact(values[key]) for key in ("mean_correlation", "alpha", "first_component")]
             halos.append([run.title, who, count(values["replies"]), *overall])

@@ -26,14 +26,14 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.bias import family_in, family_of, labellers_of
 from psychocounsel.evaluation.judging.controls import ControlledSpeech, control_pairs, controlled_speeches
 from psychocounsel.evaluation.judging.pairs import (
-    OTHER_MODEL,
     Judging,
     ReplyPair,
+    by_usual_model,
     made_reply,
     pair_prompt,
     read_verdict,
-    without_verdict,
 )
+from psychocounsel.evaluation.judging.served_models import answered_by
 from psychocounsel.evaluation.part import load_evaluated
 from psychocounsel.reward.base import RewardSettings, Scorer
 from psychocounsel.reward.sections import reward_sections, scorer_sections
@@ -203,11 +203,11 @@ def rank_pairs(
             what=f"ranking by {settings.name}",
         )
         rows = [judging.row(call, answers, settings.retries) for call in calls]
-    models = Counter(row["model"] for row in rows if row["model"] is not None)
-    mostly = models.most_common(1)[0][0] if models else None
-    rows = [row if row["model"] in (None, mostly) else without_verdict(row, OTHER_MODEL) for row in rows]
+    models = answered_by(rows)
+    rows = [by_usual_model(row, models) for row in rows]
     orders = np.array([row["overall"] for row in rows], np.float64).reshape(-1, 2)  # None becomes NaN
-    return JudgedPairs(orders, dict(Counter(row["outcome"] for row in rows)), dict(models.most_common()))
+    names = models.get(settings.model().name, Counter())
+    return JudgedPairs(orders, dict(Counter(row["outcome"] for row in rows)), dict(names.most_common()))
 
 
 def ranking_forecast(config: DictConfig) -> list[str]:
@@ -229,14 +229,6 @@ def consistency(name: str, ranking: JudgedPairs) -> list[Paragraph]:
     same = float((both[:, 0] == both[:, 1]).mean())
     text = f"{name}: the same verdict in both orders on {same:.1%} of {len(both)} pairs; it has no probabilities"
     return [Paragraph(text)]
-
-
-def mixed_models(name: str, ranking: JudgedPairs) -> list[str]:
-    """Return a warning if the server of a ranker answered as several models, the most frequent model first; else []."""
-    if len(ranking.models) < 2:
-        return []
-    shares = ", ".join(f"{count:,} as {model}" for model, count in ranking.models.items())
-    return [f"warning: the server of {name} gave answers of several models ({shares}): only answers of the first count"]
 
 
 def _judging(settings: Ranker) -> Judging:

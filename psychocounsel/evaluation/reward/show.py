@@ -24,7 +24,7 @@ from psychocounsel.blocks.tables import Cell
 from psychocounsel.evaluation.audit.blind import TITLES
 from psychocounsel.evaluation.audit.show import GAIN_NOTE, principle_rows, principle_table, reading_rows, uses_speech
 from psychocounsel.evaluation.counterfactuals.show import counterfactual_blocks
-from psychocounsel.evaluation.judging.controls import MOST_WON, control_blocks, fooled_by, fooled_line
+from psychocounsel.evaluation.judging.controls import MOST_WON, control_blocks, fooled_line
 from psychocounsel.evaluation.judging.pairs import EQUAL
 from psychocounsel.evaluation.reward.figures import FEW
 from psychocounsel.evaluation.reward.principles import principle_blocks
@@ -110,8 +110,8 @@ def ranking_conclusion(
 def _fooled(figures: RewardFigures) -> Iterator[str]:
     """Yield which nonsense the evaluated reward model prefers to good replies."""
     shares = figures.summary.get("controls", {}).get(figures.model, {})
-    if kinds := fooled_by(shares, MOST_WON):
-        yield f"{fooled_line(figures.model, kinds)}."
+    if line := fooled_line(figures.model, shares, MOST_WON):
+        yield f"{line}."
 
 
 def _by_length(summary: Figures) -> Iterator[str]:

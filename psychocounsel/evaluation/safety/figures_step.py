@@ -4,6 +4,7 @@ from typing import Any
 
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.evaluation.judging.bias import training_warnings
+from psychocounsel.evaluation.judging.served_models import ANSWERS_MIXED, answered_by, mixed_models
 from psychocounsel.evaluation.safety.answers_step import prompt_of
 from psychocounsel.evaluation.safety.cases import SCHEMA
 from psychocounsel.evaluation.safety.figures import SafetyFigures, summarise_safety, word_shares
@@ -37,7 +38,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     for judge, settings in summarise_swaps(replies, judged, swapped_speeches(), flow).items():
         for name, swaps in settings.items():
             summary[judge]["settings"][name]["swaps"] = swaps
-    warnings = [f"warning: {text}" for text in safety_warnings(by_checks, validated, summary)]
+    told = [*safety_warnings(by_checks, validated, summary), *mixed_models(answered_by(answers), ANSWERS_MIXED)]
+    warnings = [f"warning: {text}" for text in told]
     warnings += training_warnings(config)
     figures: SafetyFigures = {
         "evaluation": "safety",

@@ -123,11 +123,7 @@ def flag_conclusions(
     """Yield how many hard flags the model under evaluation has by each judge, and its main figures; or that no model judged."""
     model, cautions = evaluated["model"], [line.removeprefix("warning: ") for line in evaluated["warnings"]]
     if not evaluated["judges"]:
-        text = (
-            f"No judge has read the replies of {model}. Word checks count words, and this proves nothing: {UNDECIDED}."
-        )
-        said = {*map(words_warning, evaluated.get("words", {}))}  # the text says it, too
-        cautions = [line for line in cautions if line not in said]
+        text = f"No judge has read the replies of {model}: {UNDECIDED}."
         yield Conclusion(UNDECIDED, text, "undecided", cautions, ["a language model: judge=local_vllm judge.model=M"])
     for judge, of_judge in evaluated["judges"].items():
         if (found := of_judge["settings"].get(model)) is None:

@@ -9,6 +9,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.evaluation.judging.bias import training_warnings
+from psychocounsel.evaluation.judging.served_models import ANSWERS_MIXED, answered_by, mixed_models
 from psychocounsel.evaluation.safety.answers_step import prompt_of
 from psychocounsel.evaluation.safety.figures import word_shares
 from psychocounsel.evaluation.safety.show import unseen
@@ -47,6 +48,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         None if prompt is None else summarise_flow(rows_of(files.flow_answers, FLOW_ROWS.names), prompt, setting)
     )
     warnings = [*session_warnings(sessions, by_checks, clients.notes), *(FLOW_WARNINGS if by_rubric else ())]
+    warnings += mixed_models(answered_by(answers), ANSWERS_MIXED)
     figures: SessionFigures = {
         "evaluation": "session",
         "model": setting,

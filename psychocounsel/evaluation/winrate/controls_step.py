@@ -30,16 +30,19 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants import replies_step
 from psychocounsel.evaluation.judging.controls import CONTROL, DATA, ControlledSpeech, controlled_speeches
 from psychocounsel.evaluation.judging.pairs import (
+    OTHER_MODEL,
     SCHEMA,
     JudgeCall,
     Judging,
     ReplyPair,
+    by_usual_model,
     is_judged,
     made_reply,
     read_verdict,
 )
+from psychocounsel.evaluation.judging.served_models import Models, answered_by
+from psychocounsel.evaluation.judging.verdicts_step import REPLY, judging_of, speech_rows
 from psychocounsel.evaluation.part import load_evaluated
-from psychocounsel.evaluation.winrate.verdicts_step import REPLY, judging_of, speech_rows
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
@@ -56,8 +59,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         UserError: if a key, an address or the rubric is wrong, or no server answers any more.
     """
     config, judging = context.config, replace(judging_of(context), both_orders=False)
-    pairs = [*_pairs(context, _replies(context))]
-    known = _known(config, judging, pairs)
+    pairs, models = [*_pairs(context, _replies(context))], _models(context)
+    known = _known(config, judging, pairs, models)
     with closing(Answers(context.files.answers, context.shard)) as answers:
         calls = [*_calls(judging, pairs, known)]
         asks = [*asks_of(calls)]
@@ -75,6 +78,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         )
         rows = [row for stored in known.values() for row in stored]
         rows += [judging.row(call, answers, config.evaluation.retries) for call in calls]
+    models = answered_by(rows) | models
+    rows = [by_usual_model(row, models) for row in rows]
     with written(context.files.controls, SCHEMA) as add:
         for row in sorted(rows, key=lambda row: str(row["speech"])):
             add(row)
@@ -92,8 +97,14 @@ def to_ask(context: StepContext[EvaluationDir], without_replies: bool) -> list[s
     with closing(Answers(context.files.answers)) as answers:
         replies = replies_step.imagined_replies(context, answers) if without_replies else _replies(context)
         pairs = [*_pairs(context, replies)]
-        calls = _calls(judging, pairs, _known(context.config, judging, pairs))
+        calls = _calls(judging, pairs, _known(context.config, judging, pairs, _models(context)))
         return Estimate.of(asks_of(calls), answers).lines("controls")
+
+
+def _models(context: StepContext[EvaluationDir]) -> dict[str, Counter[str]]:
+    """Return the models that gave the verdicts on the contestants' pairs; {} if there are no verdicts yet."""
+    verdicts = context.files.verdicts
+    return answered_by(rows_of(verdicts, ["judge", "model"])) if verdicts.exists() else {}
 
 
 def _replies(context: StepContext[EvaluationDir]) -> dict[str, list[Row]]:
@@ -144,6 +155,8 @@ def _is_control(pair: ReplyPair) -> bool:
 
 # Verdicts on controls in the cache, a file for each judge and set of controls.
 
+_NO_VERDICT = (FAILED, WITHHELD, OTHER_MODEL)
+
 
 def _file(config: DictConfig, judging: Judging, judge: LanguageModel, pairs: Sequence[ReplyPair]) -> Path:
     controls = [[pair.speech["speech"], pair.first["text"], pair.second["text"]] for pair in pairs if _is_control(pair)]
@@ -152,14 +165,21 @@ def _file(config: DictConfig, judging: Judging, judge: LanguageModel, pairs: Seq
     return _home(config.paths.cache) / f"{name}.parquet"
 
 
-def _known(config: DictConfig, judging: Judging, pairs: Sequence[ReplyPair]) -> dict[str, list[Row]]:
-    """Return the rows of the judges whose verdicts on these controls are in the cache, by judge; damaged files are ignored."""
+def _known(config: DictConfig, judging: Judging, pairs: Sequence[ReplyPair], models: Models) -> dict[str, list[Row]]:
+    """Return the rows of the judges whose verdicts on these controls are in the cache, by judge; damaged files are ignored.
+
+    Verdicts of another model than the judge's most frequent one in `models` do not count: its server has changed its model.
+    """
     known: dict[str, list[Row]] = {}
     for judge in judging.judges:
         with contextlib.suppress(UserError):  # missing or damaged
             rows = [*rows_of(_file(config, judging, judge, pairs), SCHEMA.names)]
-            if all(row["outcome"] != WITHHELD for row in rows):  # earlier versions stored such rows
-                known[judge.name] = [{**row, "judge": judge.name} for row in rows]
+            for row in rows:  # a judge with the same settings may have had another name
+                row["judge"] = judge.name
+                row["model"] = row["model"] if judge.reads_prompts or not row["model"] else judge.name
+            # earlier versions stored withheld rows
+            if all(row["outcome"] != WITHHELD and by_usual_model(row, models) is row for row in rows):
+                known[judge.name] = rows
     return known
 
 
@@ -173,7 +193,7 @@ def _keep(
     """Write a judge's verdicts on controls to the cache if the judge was asked about all controls and always answered."""
     for judge in judging.judges:
         own = [row for row in rows if row["judge"] == judge.name and row["first_setting"].startswith(f"{CONTROL} ")]
-        if not own or judge.name in known or any(row["outcome"] in (FAILED, WITHHELD) for row in own):
+        if not own or judge.name in known or any(row["outcome"] in _NO_VERDICT for row in own):
             continue
         file = _file(config, judging, judge, pairs)
         make_shared(file.parent)

@@ -45,7 +45,7 @@ class WinRate(ComparingEvaluation):
         steps=("replies", "verdicts", "controls", "statistics"),
         modules={
             "replies": REPLIES,
-            "verdicts": "psychocounsel.evaluation.winrate.verdicts_step",
+            "verdicts": "psychocounsel.evaluation.judging.verdicts_step",
             "controls": "psychocounsel.evaluation.winrate.controls_step",
             "statistics": "psychocounsel.evaluation.winrate.statistics_step",
         },
@@ -62,7 +62,7 @@ class WinRate(ComparingEvaluation):
         answering=("contestants", "judge"),
         code={
             "statistics": (
-                *("evaluation/winrate/*.py", "evaluation/health/*.py", "evaluation/judging/controls.py"),
+                *("evaluation/winrate/*.py", "evaluation/health/*.py", "evaluation/judging/*.py"),
                 *COMPUTED_BY,
             )
         },
@@ -98,7 +98,8 @@ class WinRate(ComparingEvaluation):
         return (*known, *of_judges, *(f"{name}/*" for name in (*known, "experts_agree")))
 
     def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
-        from psychocounsel.evaluation.winrate import controls_step, verdicts_step
+        from psychocounsel.evaluation.judging import verdicts_step
+        from psychocounsel.evaluation.winrate import controls_step
 
         lines = replies_to_ask(context) if "replies" in due else []
         lines += verdicts_step.to_ask(context, "replies" in due) if "verdicts" in due else []

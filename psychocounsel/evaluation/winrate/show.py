@@ -23,9 +23,8 @@ from psychocounsel.blocks.cells import (
 from psychocounsel.blocks.conclusions import UNDECIDED, Conclusion, against_half, bar_of
 from psychocounsel.blocks.kinds import Block, Chart, Paragraph, ReportTable
 from psychocounsel.blocks.tables import Cell, TableFigure
-from psychocounsel.counsel.controls import KINDS
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.evaluation.judging.controls import BEST, control_table, fooled_by, fooled_line, listed
+from psychocounsel.evaluation.judging.controls import BEST, control_table, fooled_line
 from psychocounsel.evaluation.judging.pairs import EQUAL
 from psychocounsel.evaluation.winrate.figures import (
     AgreementResult,
@@ -84,7 +83,7 @@ def winrate_blocks(runs: Runs) -> list[Block]:
 
 def winrate_conclusions(figures: WinrateFigures) -> list[Conclusion]:
     """Return who wins, for each opponent and length limit, with who judged and why that may be wrong."""
-    cautions = [*_short_doubts(figures), *_other_warnings(figures)]
+    cautions = [line.removeprefix("warning: ") for line in figures["warnings"]]
     verdicts = figures["verdicts"]
     if verdicts and not any(outcomes.get(TEXT) or outcomes.get(EQUAL) for outcomes in verdicts.values()):
         text = f"No pair of replies has a verdict: {' and '.join(verdicts)} gave none."
@@ -110,7 +109,8 @@ def _conclusion(contest: _Contest, figures: WinrateFigures, cautions: Sequence[s
     else:
         told, reserve = "wins against" if side == 1 else "loses to", ""
     text = f"{contest.model} {told} {contest.opponent}{where}: {reserve}it wins in {percent_text(rate, 'value')}"
-    text += f" of {prompts} speeches. {_judges(figures)}"
+    names = [*figures["verdicts"]]
+    text += f" of {prompts} speeches. {'Judge' if len(names) == 1 else 'Judges'}: {', '.join(names)}."
     few = [f"fewer than {SMALL} clients: too few to stand for others"] if overall["small"] else []
     missing = [f"{contest.model} against {contest.opponent}: more speeches, or more samples"] if side is None else []
     missing += (
@@ -123,40 +123,11 @@ def _conclusion(contest: _Contest, figures: WinrateFigures, cautions: Sequence[s
     return Conclusion(f"{word}, in doubt" if doubted else word, text, tone, [*few, *cautions], missing, bars)
 
 
-def _judges(figures: WinrateFigures) -> str:
-    """Return a sentence that names the judges, with their part in the training."""
-    roles = figures.get("roles", {})
-    names = [f"{name}, which {' and '.join(roles[name])}" if name in roles else name for name in figures["verdicts"]]
-    return f"{'Judge' if len(names) == 1 else 'Judges'}: {'; '.join(names)}."
-
-
 def _beats_the_best(figures: WinrateFigures, model: str) -> bool:
     """Return True if the judges prefer the model to the best reply of the data, at any length."""
     anchors = [variant["anchors"][model] for variant in figures["variants"] if model in variant.get("anchors", ())]
     shares = [known[BEST].get("plain") for known in anchors if BEST in known]
     return any(share is not None and share["value"] > 0.5 for share in shares)
-
-
-def _short_doubts(figures: WinrateFigures) -> Iterator[str]:
-    """Yield which nonsense a judge prefers to the best reply of the data."""
-    controls = figures.get("controls") or {"judges": {}, "limit": 1.0}
-    for judge, shares in controls["judges"].items():
-        kinds = sorted(fooled_by(shares, controls["limit"]), key=lambda kind: -shares[kind][BEST]["value"])
-        if kinds:
-            worst = [f"{KINDS[kind].title} ({100 * shares[kind][BEST]['value']:.0f} %)" for kind in kinds[:3]]
-            more = f", and {len(kinds) - 3} more kind{'s' * (len(kinds) > 4)} of nonsense," if len(kinds) > 3 else ""
-            yield f"{judge} prefers {listed(worst)}{more} to the best reply of the data."
-    if figures.get("controls") and not controls["judges"]:
-        yield "No judge was measured on controls: it may prefer echoes or loops."
-
-
-def _other_warnings(figures: WinrateFigures) -> Iterator[str]:
-    """Yield the warnings of figures.json that the sentence and `_short_doubts` do not say."""
-    said = ["can't tell good replies", "no judge was measured on controls"]
-    said += ["a good result may only show"] if figures.get("roles") else []
-    for line in figures["warnings"]:
-        if not any(words in line for words in said):
-            yield line.removeprefix("warning: ")
 
 
 def _contests(runs: Runs) -> Iterator[_Contest]:
@@ -174,8 +145,8 @@ def _doubt(figures: WinrateFigures) -> str:
     controls = figures.get("controls")
     if controls is None:  # figures of an earlier version
         return ""
-    kinds = {kind for shares in controls["judges"].values() for kind in fooled_by(shares, controls["limit"])}
-    return fooled_line("the judges", [kind for kind in KINDS if kind in kinds]) if kinds else ""
+    lines = [fooled_line(judge, shares, controls["limit"]) for judge, shares in controls["judges"].items()]
+    return "; ".join(filter(None, lines))
 
 
 def _variants(runs: Runs) -> Iterator[tuple[Titled[WinrateFigures], WinrateVariant, list[Cell]]]:

@@ -26,6 +26,7 @@ from psychocounsel.evaluation.judging.controls import (
     share_of,
     worst_control,
 )
+from psychocounsel.evaluation.judging.served_models import MOST_FREQUENT, answered_by, mixed_models
 from psychocounsel.evaluation.showing import end_figures
 from psychocounsel.evaluation.winrate.figures import ReplyCounts, WinrateFigures, over_seeds
 from psychocounsel.evaluation.winrate.show import winrate_blocks, winrate_conclusions
@@ -41,7 +42,6 @@ from psychocounsel.evaluation.winrate.verdict_table import (
     unhealthy_replies,
     variants,
 )
-from psychocounsel.evaluation.winrate.verdicts_step import mixed_models
 from psychocounsel.metrics.agreement import bias_by_judge, judges_agreement
 from psychocounsel.metrics.intervals import plain
 from psychocounsel.metrics.regressions import bradley_terry, length_controlled
@@ -72,11 +72,9 @@ def verdict_counts(files: EvaluationDir) -> dict[str, dict[str, dict[str, int]]]
     `answered_by`: the number of answers by judge and by the model name that the server gave.
     """
     outcomes: dict[str, Counter[str]] = {}
-    models: dict[str, Counter[str]] = {}
-    for row in rows_of(files.verdicts, ["judge", "outcome", "model"]):
+    for row in rows_of(files.verdicts, ["judge", "outcome"]):
         outcomes.setdefault(row["judge"], Counter())[row["outcome"]] += 1
-        if row["model"]:
-            models.setdefault(row["judge"], Counter())[row["model"]] += 1
+    models = answered_by(rows_of(files.verdicts, ["judge", "model"]))
     return {
         "verdicts": {name: dict(counts) for name, counts in outcomes.items()},
         "answered_by": {name: dict(counts) for name, counts in models.items()},
@@ -85,7 +83,8 @@ def verdict_counts(files: EvaluationDir) -> dict[str, dict[str, dict[str, int]]]
 
 def winrate_warnings(figures: WinrateFigures) -> Iterator[str]:
     """Yield warnings about judges that contradict themselves or favour a place, and about servers that changed their model."""
-    yield from mixed_models(figures["answered_by"])
+    for line in mixed_models(figures["answered_by"], MOST_FREQUENT):
+        yield f"warning: {line}"
     for variant in figures["variants"]:
         where = limit_note(variant["length_limit"])
         for name, bias in variant["judges"].items():
@@ -162,16 +161,17 @@ def _score(overall: int | None) -> float:
 
 
 def control_doubts(figures: WinrateFigures) -> Iterator[str]:
-    """Yield why the win rate crowns nobody: judges that prefer controls, or were not measured; and improbable wins."""
+    """Yield why the win rate crowns nobody: judges that prefer controls, or have no verdict on them; and improbable wins."""
     judges, limit = figures["controls"]["judges"], figures["controls"]["limit"]
-    if not judges:
-        yield (
-            "no judge was measured on controls, so that it is unknown whether it prefers echoes or loops: "
-            "evaluation.controls=40 measures it if the data hold replies to these speeches"
-        )
-    for judge, shares in judges.items():
-        if kinds := fooled_by(shares, limit):
-            yield f"{fooled_line(f'judge {judge}', kinds)}; its win rates crown nobody"
+    for judge in figures["verdicts"]:
+        shares = judges.get(judge, {})
+        if not shares:
+            yield (
+                f"judge {judge} was not measured on controls: it may prefer echoes or loops; evaluation.controls=40 "
+                "measures it if the data hold replies to these speeches"
+            )
+        if line := fooled_line(f"judge {judge}", shares, limit):
+            yield f"{line}; its win rates crown nobody"
     for variant in figures["variants"]:
         for contestant, results in variant["anchors"].items():
             if BEST in results and "plain" in results[BEST] and results[BEST]["plain"]["value"] > 0.5:

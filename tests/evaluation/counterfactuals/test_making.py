@@ -60,10 +60,17 @@ def test_a_server_is_sent_replies_and_no_speech_and_is_asked_once(
         assert again == made and len(server.asked) == 2
 
 
+def test_the_thoughts_of_a_reasoning_model_are_no_part_of_the_reply(tmp_path: Path) -> None:
+    with serving(lambda payload, number: chat("<think>Shout.</think>\n" + CHOSEN.upper())) as server:
+        assert {each.text for each in write(server, tmp_path, [PARAPHRASE])} == {CHOSEN.upper()}
+
+
 @pytest.mark.parametrize(
     "answer",
     [
         chat("NONE"),
+        chat("<think>There is nothing to change.</think>NONE"),
+        chat("I removed it", finish_reason="content_filter"),
         chat("None."),
         chat(CHOSEN),
         chat(None),
@@ -83,7 +90,7 @@ def test_what_is_no_edit_of_the_reply_is_no_counterfactual(answer: Any, tmp_path
     ("answer", "message"),
     [
         ({"choices": []}, "its answer cannot be used"),
-        (chat(3), "the content of its message is no text"),  # type: ignore[arg-type]
+        (chat(3), "the content of its message is not text"),  # type: ignore[arg-type]
         (Reply(401, b'{"error": "no key"}'), "counterfactuals: .* refuses"),
         (Reply(503), "counterfactuals.addresses: no server answers"),
     ],

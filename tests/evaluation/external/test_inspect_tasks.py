@@ -14,13 +14,14 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants import replies_step as replies_step
 from psychocounsel.evaluation.health.reply import FIGURES, health_of
+from psychocounsel.evaluation.judging import verdicts_step
 from psychocounsel.evaluation.safety import answers_step as safety_answers_step
 from psychocounsel.evaluation.safety import figures_step
 from psychocounsel.evaluation.safety import replies_step as safety_replies_step
 from psychocounsel.evaluation.safety.questions import written_answers
 from psychocounsel.evaluation.safety.speeches import crisis_speeches
 from psychocounsel.evaluation.safety.word_checks import check_reply
-from psychocounsel.evaluation.winrate import statistics_step, verdicts_step
+from psychocounsel.evaluation.winrate import statistics_step
 from psychocounsel.storage.files import read_json
 from tests.support.annotating import model_server
 from tests.support.contests import Recorder, contest, context, replies, shown, verdict

@@ -12,7 +12,7 @@ from psychocounsel.blocks.kinds import Block
 from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.evaluation.external import figures_step, sets_step
 from psychocounsel.evaluation.external.figures import ExamFigures, ExternalFigures
-from psychocounsel.evaluation.external.show import external_blocks
+from psychocounsel.evaluation.external.show import external_blocks, external_conclusions
 from psychocounsel.storage.files import read_json, write_json
 from tests.support.annotating import model_server
 from tests.support.contests import contest, context
@@ -163,6 +163,16 @@ def test_the_most_frequent_letter_is_named_if_an_item_has_one_right_choice(figur
     without: ExamFigures = {**exam, "commonest_letter": {"letter": None, "accuracy": 0.0}}
     [row, _] = rows(external_blocks([Titled("", {**figures, "sets": {"exam": without}})]), "exams")
     assert "most frequent letter" not in row and "always this letter" not in row
+
+
+def test_a_sentence_counts_the_items_that_are_scored(figures: ExternalFigures) -> None:
+    exam: Any = figures["sets"]["exam"]
+    failed = {**exam["settings"]["knows"], "scored_items": 5}
+    sets: Any = {**figures["sets"], "exam": {**exam, "settings": {**exam["settings"], "knows": failed}}}
+    first, second = external_conclusions({**figures, "sets": sets})
+    assert " of 5 items of exam rightly" in first.text
+    assert first.cautions[-1] == "3 of 8 items of exam have no scored answer, so they do not count"
+    assert second.cautions == external_conclusions(figures)[1].cautions
 
 
 def test_several_evaluations_share_the_tables(figures: ExternalFigures, blocks: list[Block]) -> None:

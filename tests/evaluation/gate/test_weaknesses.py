@@ -18,13 +18,17 @@ from psychocounsel.evaluation.gate.parts import Evidence
 from psychocounsel.evaluation.gate.show import decision_line
 from psychocounsel.evaluation.gate.weaknesses import Weaknesses, _add_training, _own_judges, _replies_keys
 from psychocounsel.evaluation.safety.cases import JudgedCase
+from psychocounsel.evaluation.safety.seeded import seeded_replies
 from psychocounsel.evaluation.safety.speeches import crisis_speeches
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.storage.files import read_json, write_json
 from tests.evaluation.gate.made_cases import answered, case
 from tests.evaluation.gate.runs import DUE, WORDS, fill_in, gate
+from tests.evaluation.safety.test_safety import by_words
+from tests.support.annotating import model_server
 from tests.support.contests import contest
-from tests.support.harness import write_jsonl
+from tests.support.harness import cli, write_jsonl
+from tests.support.scripted import completion
 
 CLEAN = [case(number) for number in range(301)]
 BASE = [case(number, "base") for number in range(301)]
@@ -242,6 +246,31 @@ def test_answers_that_were_read_once_count_until_they_are_answered_anew(tmp_path
     other = replace(CLEAN[0], messages=(CLEAN[0].messages[0], {"role": "assistant", "content": "Another reply."}))
     after = read(replace(evidence, cases=[other, *CLEAN[1:3]]))
     assert (after.earlier, after.lost, len(after.answered)) == (1, 1, 1)
+
+
+def test_a_judge_that_answers_as_several_models_is_named(tmp_path: Path) -> None:
+    """Its errors are measured on planted faults, which one model answers, while another answers about the replies."""
+    for name in ("mine", "base"):
+        rows = [{"prompt": each.text, "reply": f"{WORDS[each.expected_action]} {name}"} for each in crisis_speeches()]
+        write_jsonl(tmp_path / f"{name}.jsonl", rows)
+
+    def answer(payload: Any, number: int) -> Any:
+        text = payload["messages"][-1]["content"]
+        planted = any(seed.reply in text for seed in seeded_replies())
+        given = completion("ready" if len(payload["messages"]) == 1 else by_words(payload), payload)
+        return given | {"model": "first" if planted else "second"}
+
+    with model_server(change=answer) as server:
+        judge = ["judge=local_vllm", "judge.model=j", f"judge.addresses=[{server.address}/v1]"]
+        sides = ["model.path=mine.jsonl", "against=base.jsonl"]
+        safety = ["evaluation=safety", "evaluation.swaps=false", "limit=10", "run_dir=safety", "cluster.threads=1"]
+        cli("evaluate", *safety, *sides, *judge, cwd=tmp_path)
+    line = f"the server of judge j gave answers of several models ({len(seeded_replies())} as first, 20 as second); "
+    warnings = read_json(tmp_path / "safety" / "figures.json")["warnings"]
+    assert len([text for text in warnings if text.startswith(f"warning: {line}")]) == 1
+    gate(tmp_path, "gate.parts=[safety]", "gate.from=[safety]", code=GATE_UNDECIDED)
+    conditions = read_json(tmp_path / "gate" / "figures.json")["conditions"]
+    assert len([text for text in conditions if text.startswith(line)]) == 1
 
 
 @pytest.mark.slow

@@ -81,10 +81,12 @@ def test_figures_are_shares_of_speeches_and_ties_count_half() -> None:
     assert figures["loop"] == {BEST: {"value": 0.0, "low": low, "high": high, "speeches": 20}}
     assert fooled_by(figures, 0.1) == ["echo"] and fooled_by(figures, 0.5) == []
     assert worst_control(figures, "m_") == {"m_worst_control": 0.5} and worst_control({}) == {}
-    assert (
-        fooled_line("judge j", ["echo", "loop"])
-        == "judge j can't tell good replies from the client's own words and loops"
-    )
+    told = "j prefers bad replies made by rule to the best reply of the data: "
+    assert fooled_line("j", figures, 0.1) == f"{told}the client's own words (50 %)"
+    assert fooled_line("j", figures, 0.5) == ""
+    preferred = control_figures((0, kind, BEST, 1.0) for kind in ("echo", "loop", "cut", "praise", "random"))
+    line = fooled_line("j", preferred, 0.1)
+    assert line.startswith(told) and line.count("(100 %)") == 3 and line.endswith(" (100 %), 2 more")
 
 
 @pytest.mark.parametrize(

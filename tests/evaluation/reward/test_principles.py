@@ -1,5 +1,6 @@
 """Figures of each principle of a reward model against brute force, and the tables that show them."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -49,6 +50,16 @@ def test_figures_are_those_of_brute_force() -> None:
     tables = principle_blocks([Titled("", figures)])
     assert [block.name for block in tables] == ["reward-principles", "reward-halo"]
     assert [row[0] for row in tables[0].table.rows] == [*PRINCIPLES]
+
+
+@pytest.mark.filterwarnings("error")
+def test_without_a_reply_rated_on_every_principle_there_is_no_halo() -> None:
+    rated = [{"empathy": 2.0, "safety": 4.0}, {"empathy": 3.0, "safety": 1.0}]
+    examples = [replace(example, some_ratings=rated) for example in pairs(9)]
+    scores = {name: np.ones((9, 2), np.float32) for name in PRINCIPLES}
+    figures = principle_figures(examples, scores, np.arange(9), 5)
+    assert figures is not None and figures["halo"] == {} and "NaN" not in json.dumps(figures)
+    assert [block.name for block in principle_blocks([Titled("", figures)])] == ["reward-principles"]
 
 
 def test_without_ratings_there_are_none() -> None:

@@ -16,7 +16,7 @@ from psychocounsel.data.rows import Example
 from psychocounsel.errors import GATE_NO, UserError
 from psychocounsel.evaluation.reward.comparison import side_by_side
 from psychocounsel.evaluation.reward.evaluation import evaluate_reward
-from psychocounsel.evaluation.reward.rankers import Ranker, mixed_models, rank_pairs, ranker_warnings, ranking_forecast
+from psychocounsel.evaluation.reward.rankers import Ranker, rank_pairs, ranker_warnings, ranking_forecast
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build_section
 from psychocounsel.storage.files import read_json
@@ -128,9 +128,7 @@ def test_verdicts_of_a_model_that_the_server_mostly_is_not_do_not_count(tmp_path
         found = rank_pairs(ranker(server), "compare[0]", PAIRS, tmp_path, NO_LIMITS, no_bar)
     np.testing.assert_array_equal(found.orders, [[1, 1], [np.nan, -1], [1, -1], [0, 0], [0, 0]])
     assert found.outcomes == {"text": 7, "other_model": 1, "equal": 2} and np.isnan(found.verdicts[1])
-    assert mixed_models("llm", found) == [
-        "warning: the server of llm gave answers of several models (7 as judge-1, 1 as judge-2): only answers of the first count"
-    ]
+    assert found.models == {"judge-1": 7, "judge-2": 1}
 
 
 def test_a_missing_verdict_is_no_verdict(tmp_path: Path) -> None:

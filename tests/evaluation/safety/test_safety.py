@@ -116,7 +116,9 @@ def test_word_checks_count_words_and_judge_nothing(tmp_path: Path) -> None:
     shares = found["words"]["checks"]["despair"]
     assert {name: share["mean"] for name, share in shares.items() if share["mean"]} == {"colludes": 1}
     assert shares["recognises"]["prompts"] == len(SET)
-    assert [each["word"] for each in summary["verdicts"]] == ["undecided"]
+    [verdict] = summary["verdicts"]
+    assert verdict["word"] == "undecided" and verdict["text"] == "No judge has read the replies of despair: undecided."
+    assert sum("checks matches words and judges nothing" in line for line in verdict["cautions"]) == 1
     assert "checks matches words and judges nothing" in said and "the word checks do not see" in said
     assert "a phrase of agreement" in said and not re.search(r"risk missed|over-escalated|hard flag", said)
 

@@ -7,7 +7,8 @@ import pytest
 
 from psychocounsel.counsel.controls import KINDS
 from psychocounsel.evaluation.contestants import replies_step
-from psychocounsel.evaluation.winrate import controls_step, statistics_step, verdicts_step
+from psychocounsel.evaluation.judging import verdicts_step
+from psychocounsel.evaluation.winrate import controls_step, statistics_step
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.tables import rows_of
 from psychocounsel.storage.files import read_json
@@ -57,12 +58,14 @@ def test_controls_and_replies_meet_those_of_the_data_and_a_judge_is_asked_once(t
     metrics = summary["metrics"]
     assert metrics["worst_control"] == 1 and metrics["judges_fooled"] == 1 and metrics["against_best"] == 1
     fooled, beaten = summary["doubts"]
-    assert fooled.startswith("judge j can't tell good replies from the client's own words") and fooled.endswith(
-        "crown nobody"
-    )
+    told = "judge j prefers bad replies made by rule to the best reply of the data: the client's own words (100 %), "
+    assert fooled.startswith(told) and fooled.endswith(", 5 more; its win rates crown nobody")
     assert beaten.startswith("the judges prefer mine to the best reply of the data in 100.0 %")
     figures = read_json(files.figures)
     assert [f"warning: {line}" for line in summary["doubts"]] == figures["warnings"][-2:]
+    cautions = [line.removeprefix("warning: ") for line in figures["warnings"]]
+    [conclusion] = summary["verdicts"]
+    assert conclusion["cautions"][1:] == cautions, "after the number of clients, every warning once"
     assert figures["controls"]["judges"]["j"]["echo"]["best"]["value"] == 1
     # The cache answers for the controls, so the second evaluation asks only about its contestants' replies.
     replies(tmp_path / "mine.jsonl", lambda prompt: f"Another reply {prompt[6:12]}?")
@@ -85,6 +88,41 @@ def test_a_judge_that_may_see_the_speeches_later_is_asked_about_controls(tmp_pat
         *_, files = evaluated(tmp_path, out, longer, "judge.third_party=true", *more)
         outcomes.append({row["outcome"] for row in rows_of(files.controls, ["outcome"])})
     assert outcomes == [{"withheld"}, {"text"}]
+
+
+def test_verdicts_on_controls_are_those_of_the_model_that_judges_the_pairs(tmp_path: Path) -> None:
+    """The cache keeps verdicts for a judge, whose server may serve another model later."""
+    for name in ("mine", "base"):
+        replies(tmp_path / f"{name}.jsonl", lambda prompt, name=name: f"So {name}?")  # type: ignore[misc]
+
+    def first_model(payload: Any, number: int) -> Any:
+        return longer(payload, number) | {"model": "first"}
+
+    def second_model(payload: Any, number: int) -> Any:
+        return completion(verdict("tie"), payload) | {"model": "second"}
+
+    numbers = []
+    for out, answer in (("one", first_model), ("two", second_model), ("three", second_model)):
+        summary, asked, files = evaluated(tmp_path, out, answer)
+        numbers.append(len(asked))
+        models = {row["model"] for row in rows_of(files.controls, ["model"])}
+        assert models == ({"first"} if out == "one" else {"second"})
+        assert summary["metrics"]["worst_control"] == (1 if out == "one" else 0.5)
+    assert numbers[0] == numbers[1] > numbers[2], "the second model is asked about controls, once"
+
+
+def test_a_judge_whose_server_changed_before_the_controls_counts_as_not_measured(tmp_path: Path) -> None:
+    for name in ("mine", "base"):
+        replies(tmp_path / f"{name}.jsonl", lambda prompt, name=name: f"So {name}?")  # type: ignore[misc]
+
+    def changing(payload: Any, number: int) -> Any:
+        on_pairs = {*shown(payload)} == {"So mine?", "So base?"}
+        return longer(payload, number) | {"model": "first" if on_pairs else "second"}
+
+    summary, _, files = evaluated(tmp_path, "out", changing)
+    assert {row["outcome"] for row in rows_of(files.controls, ["outcome"])} == {"other_model"}
+    assert summary["doubts"][0].startswith("judge j was not measured on controls")
+    assert not (tmp_path / "cache" / "controls").exists(), "verdicts that do not count are not kept"
 
 
 def test_a_judge_that_is_never_fooled_leaves_no_doubt(tmp_path: Path) -> None:
@@ -123,4 +161,4 @@ def test_unhealthy_replies_lose_whatever_the_judge_says(tmp_path: Path, mine: An
     metrics = summary["metrics"]
     plain = float(len(mine(PROMPTS[0])) > len(base(PROMPTS[0])))
     assert (metrics["win_rate"], metrics["win_rate_plain"]) == (rate, plain)
-    assert summary["doubts"][0].startswith("no judge was measured on controls")
+    assert summary["doubts"][0].startswith("judge j was not measured on controls")

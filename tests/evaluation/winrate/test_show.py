@@ -12,7 +12,8 @@ from psychocounsel.blocks.kinds import Block
 from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.evaluation.contestants import replies_step as replies_step
-from psychocounsel.evaluation.winrate import statistics_step, verdicts_step
+from psychocounsel.evaluation.judging import verdicts_step
+from psychocounsel.evaluation.winrate import statistics_step
 from psychocounsel.evaluation.winrate.figures import RankingResult, WinrateFigures, WinrateVariant
 from psychocounsel.evaluation.winrate.show import winrate_blocks, winrate_conclusions
 from psychocounsel.storage.files import read_json

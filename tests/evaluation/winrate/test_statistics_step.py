@@ -5,7 +5,8 @@ from typing import Any
 
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.evaluation.contestants import replies_step as replies_step
-from psychocounsel.evaluation.winrate import statistics_step, verdicts_step
+from psychocounsel.evaluation.judging import verdicts_step
+from psychocounsel.evaluation.winrate import statistics_step
 from psychocounsel.evaluation.winrate.show import winrate_blocks
 from psychocounsel.storage.files import read_json
 from tests.support.annotating import model_server
@@ -57,8 +58,8 @@ def test_counts_and_warnings_stand_in_the_figures(tmp_path: Path) -> None:
     assert found["verdicts"] == {"j": {"text": 20, "refused": 2, "other_model": 2}}
     assert found["answered_by"] == {"j": {"usual": 22, "other": 2}}
     several, contradicts, order, unmeasured = found["warnings"]
-    assert unmeasured.startswith("warning: no judge was measured on controls")
-    assert several.startswith("warning: the server of judge j answered as several models (other, usual)")
+    assert unmeasured.startswith("warning: judge j was not measured on controls")
+    assert several.startswith("warning: the server of judge j gave answers of several models (22 as usual, 2 as other)")
     assert contradicts.startswith("warning: judge j contradicts itself in 100 % of the pairs when their order changes")
     assert order == "warning: judge j has a strong position bias: it prefers the reply that is shown first"
     assert [said.count(line) for line in (contradicts, order, unmeasured)] == [1, 1, 1], "a warning stands once"

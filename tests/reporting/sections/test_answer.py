@@ -192,7 +192,7 @@ def test_settings_are_called_by_what_differs_among_those_compared() -> None:
 
 
 def test_a_figure_in_doubt_wins_nothing() -> None:
-    doubt = "judge j can't tell good replies from loops; its win rates crown nobody"
+    doubt = "judge j prefers loops (90 %) to the best reply of the data; its win rates crown nobody"
     figures = {"0.1": [0.91, 0.92, 0.93], "0.3": [0.51, 0.52, 0.53]}
     assert len(said(section(material_of(*sweep(figures))), "good")) == 1
     doubted = [replace(run, summary={**run.summary, "doubts": [doubt]}) for run in sweep(figures)]
@@ -264,7 +264,7 @@ def winrate_run(path: str) -> RunMaterial:
         "verdicts": {"r": {"text": 71}},
         "controls": {"limit": 0.1, "judges": {"r": {"loop": {"best": {"value": 0.9, "low": 0.8, "high": 1.0}}}}},
         "variants": [{"length_limit": None, "opponents": {"base": contest}}],
-        "warnings": ["warning: the judge r was the reward model: a good result may only show that ..."],
+        "warnings": ["warning: the judge r was the reward model", "warning: judge r prefers loops (90 %)"],
     }
     config = {"judge": {"name": "r", "reward": {"path": path}}}
     return RunMaterial(Path("/w"), "w", EVALUATION, "winrate", "finished", config=config, figures=figures)
@@ -287,11 +287,9 @@ def test_a_win_rate_stands_with_what_is_known_of_its_judge(tmp_path: Path) -> No
         summary=summary,
     )
     first = said(section(material_of(winrate_run(path), judge)), "warning")[0]
-    assert first.startswith(
-        "policy against base: in doubt, it wins in 90.0 % (83.0 to 96.0) of 71 speeches. Judge: r, which was the"
-    )
+    assert first.startswith("policy against base: in doubt, it wins in 90.0 % (83.0 to 96.0) of 71 speeches. Judge: r.")
     assert "r itself ranks 60.3 % (55.8 to 64.7) of 174 pairs rightly, and gains -1.7 points" in first
-    assert "r prefers loops (90 %)" in first and "a good result may only show" not in first
+    assert first.endswith("the judge r was the reward model\njudge r prefers loops (90 %)")
     alone = said(section(material_of(winrate_run(path))), "warning")[0]
     assert f"psychocounsel evaluate reward.path={path}" in alone
 

@@ -1,10 +1,10 @@
-"""The step `verdicts` of `evaluation=winrate`: judges compare the model's replies with those of each opponent."""
+"""The step `verdicts`: judges compare the model's replies with an opponent's, or with its own."""
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -15,16 +15,16 @@ from psychocounsel.evaluation.contestants import replies_step
 from psychocounsel.evaluation.judging.bias import judge_warnings
 from psychocounsel.evaluation.judging.pairs import (
     EQUAL,
-    OTHER_MODEL,
     SCHEMA,
     JudgeCall,
     Judging,
     ReplyPair,
+    by_usual_model,
     judged_pairs,
     pair_prompt,
     read_verdict,
-    without_verdict,
 )
+from psychocounsel.evaluation.judging.served_models import MOST_FREQUENT, answered_by, mixed_models
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
@@ -127,15 +127,15 @@ def _imagined(context: StepContext[EvaluationDir], answers: Answers) -> Iterator
 
 def _write(context: StepContext[EvaluationDir], judging: Judging, answers: Answers, calls: Calls) -> dict[str, Any]:
     """Write verdicts.parquet from the journal's answers; returns the step's figures."""
+
+    def rows() -> Iterator[Row]:
+        return (judging.row(call, answers, context.config.evaluation.retries) for call in calls())
+
     outcomes: dict[str, Counter[str]] = {judge.name: Counter() for judge in judging.judges}
-    models: dict[str, Counter[str]] = {judge.name: Counter() for judge in judging.judges}
-    for row in _rows(context, judging, answers, calls):
-        if row["model"]:
-            models[row["judge"]][row["model"]] += 1
-    scored = {name: counts.most_common(1)[0][0] for name, counts in models.items() if counts}
+    models = answered_by(rows())
     with written(context.files.verdicts, SCHEMA) as add:
-        for row in _rows(context, judging, answers, calls):
-            row = row if row["model"] in (None, scored.get(row["judge"])) else without_verdict(row, OTHER_MODEL)
+        for row in rows():
+            row = by_usual_model(row, models)
             add(row)
             outcomes[row["judge"]][row["outcome"]] += 1
     return {
@@ -143,15 +143,6 @@ def _write(context: StepContext[EvaluationDir], judging: Judging, answers: Answe
         "outcomes": {name: dict(counts) for name, counts in outcomes.items()},
         "models": {name: dict(counts) for name, counts in models.items()},
     }
-
-
-def _rows(context: StepContext[EvaluationDir], judging: Judging, answers: Answers, calls: Calls) -> Iterator[Row]:
-    """Yield a row for each call, from the journal's answers."""
-    for call in calls():
-        row = judging.row(call, answers, context.config.evaluation.retries)
-        if row["model"] and not call.judge.reads_prompts:
-            row["model"] = call.judge.name  # the journal may hold an earlier name of this reward model
-        yield row
 
 
 def _said(figures: dict[str, Any]) -> Iterator[str]:
@@ -167,14 +158,5 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
             )
         if counts.get(TOO_LONG):
             yield f"judge {name}: {counts[TOO_LONG]:,} pairs have a reply that is too long for the reward model"
-    yield from mixed_models(figures["models"])
-
-
-def mixed_models(answered_by: Mapping[str, Mapping[str, int]]) -> Iterator[str]:
-    """Yield a warning for each judge that answered as several models; `answered_by`: its answers by judge and model."""
-    for name, models in answered_by.items():
-        if len(models) > 1:
-            yield (
-                f"warning: the server of judge {name} answered as several models ({', '.join(sorted(models))}); only verdicts "
-                "of the most frequent model are scored"
-            )
+    for line in mixed_models(figures["models"], MOST_FREQUENT):
+        yield f"warning: {line}"

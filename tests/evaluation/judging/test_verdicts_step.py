@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from psychocounsel.evaluation.contestants import replies_step as replies_step
-from psychocounsel.evaluation.winrate import verdicts_step
+from psychocounsel.evaluation.judging import verdicts_step
 from psychocounsel.evaluation.winrate.verdict_table import _decided
 from psychocounsel.settings.targets import build
 from tests.support.annotating import model_server
@@ -118,7 +118,7 @@ def test_verdicts_of_another_model_than_the_judge_mostly_was_are_shown_and_not_s
 
     with model_server(change=Recorder(changing)) as server:
         found = judged(tmp_path, server.address, against="@base.jsonl")
-    assert "answered as several models (j-1, j-2)" in (tmp_path / "said.txt").read_text()
+    assert "gave answers of several models (20 as j-1, 4 as j-2)" in (tmp_path / "said.txt").read_text()
     other = [row for row in found if row["model"] == "j-2"]
     assert len(other) == 4
     assert {(row["outcome"], row["overall"], row["empathy"]) for row in other} == {("other_model", None, None)}
