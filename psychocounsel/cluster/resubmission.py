@@ -138,6 +138,8 @@ def _override(text: str) -> Override:
     key = override.key_or_group
     if not key.startswith("cluster.") and key != "code":
         raise UserError(f"{key}: a resubmitted run keeps its settings; only cluster.* and code= may be given here")
+    if key == "cluster.wait":
+        raise UserError("cluster.wait: resubmit does not wait; `psychocounsel jobs status DIR --watch` does")
     return override
 
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
-from psychocounsel.cluster.attempt_ending import CANCELLED
 from psychocounsel.cluster.base import NoAnswer
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.row_process import unfetched
@@ -27,16 +26,16 @@ from psychocounsel.cluster.slurm.queue import QueuedRun, queued_runs
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.shortages import disk_warning, warnings_of
 from psychocounsel.cluster.slurm.site_limits import mixture_warning, refuse_not_allowed, refuse_too_much
+from psychocounsel.cluster.states import row_of
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, UserError, worst
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.identity import deciding
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.rundir.results import is_finished
-from psychocounsel.rundir.run import attempts
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.submissions import Record, home_of
-from psychocounsel.rundir.sweep import is_sweep, runs_of
+from psychocounsel.rundir.sweep import ListedRun, is_sweep, runs_of
 from psychocounsel.settings.keys import refuse_control_characters
 from psychocounsel.storage.files import readable_time
 
@@ -338,7 +337,8 @@ def wait(jobs: Sequence[Job], *places: Path) -> Submission:
     try:
         while True:
             try:
-                if not any(queued_run.is_live for run, queued_run in queued_runs(*places).items() if run in mine):
+                queued = queued_runs(*places)
+                if not any(queued_run.is_live for run, queued_run in queued.items() if run in mine):
                     break
             except NoAnswer as silence:
                 if told != (told := f"{silence}; still waiting"):
@@ -346,17 +346,15 @@ def wait(jobs: Sequence[Job], *places: Path) -> Submission:
             time.sleep(_POLL_SECONDS)
     except KeyboardInterrupt:
         return Submission(CONTINUE_LATER, [None] * len(jobs))
-    return Submission(worst(_ending(job.run_dir) for job in jobs), [job.objective for job in jobs])
+    return Submission(
+        worst(_ending(job.run_dir, queued.get(job.run_dir)) for job in jobs), [job.objective for job in jobs]
+    )
 
 
-def _ending(run_dir: Path) -> int:
-    """Return the exit code of an ended run, that of its last attempt, or 1 if it recorded none; prints the cause of a failure."""
-    if is_finished(run_dir):
-        return DONE
-    last = (attempts(run_dir) or [{}])[-1]
-    code, reason = int(last.get("code") or 1), last.get("reason") or "ended unfinished"
-    if last.get("requeued") and last.get("signal") != CANCELLED:
-        code, reason = 1, f"{reason}; the job ended before its next attempt began"
-    mark = "" if code in (GATE_NO, GATE_UNDECIDED, CONTINUE_LATER) else "error: "
-    print(f"{mark}{run_dir}: {reason} (exit code {code})", file=sys.stderr, flush=True)
-    return code
+def _ending(run_dir: Path, queued_run: QueuedRun | None) -> int:
+    """Return the exit code of an ended run; prints why it is not finished."""
+    row = row_of(ListedRun(None, run_dir, ""), queued_run.queue_state() if queued_run else None)
+    if row.code != DONE:
+        mark = "" if row.code in (GATE_NO, GATE_UNDECIDED, CONTINUE_LATER) else "error: "
+        print(f"{mark}{run_dir}: {row.reason or row.state} (exit code {row.code})", file=sys.stderr, flush=True)
+    return row.code

@@ -248,7 +248,7 @@ def test_a_wait_ends_with_the_exit_code_of_the_runs(
     def ended(run: Path, code: int) -> None:
         attempt = RunDir(run).attempt(1)
         attempt.path.mkdir(parents=True)
-        note_attempt(attempt, code=code, verdict="failed", reason="node1 was lost")
+        note_attempt(attempt, started=1.0, ended=2.0, code=code, verdict="failed", reason="node1 was lost")
 
     write_summary(sweep / "a", "finished", metrics={})
     ended(sweep / "b", GATE_UNDECIDED)
@@ -257,10 +257,36 @@ def test_a_wait_ends_with_the_exit_code_of_the_runs(
     said = capsys.readouterr().err.splitlines()
     assert said[-2:] == [
         f"{sweep / 'b'}: node1 was lost (exit code 4)",
-        f"error: {sweep / 'c'}: ended unfinished (exit code 1)",
+        f"error: {sweep / 'c'}: not submitted (exit code 1)",
     ]
     ended(sweep / "c", GATE_NO)
     assert submitting.wait(jobs, sweep).exit_code == GATE_NO
-    note_attempt(RunDir(sweep / "c").attempt(1), code=CONTINUE_LATER, requeued=True, signal="USR1")
-    assert submitting.wait(jobs[2:], sweep).exit_code == 1
-    assert "node1 was lost; the job ended before its next attempt began (exit code 1)" in capsys.readouterr().err
+
+
+def test_a_wait_for_a_job_that_died_before_its_attempt_began_ends_with_the_jobs_own_error(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The attempt of job 7 stopped; then its requeued job 7, or the resubmitted job 8, died in its set-up."""
+    run, jobs = sweep / "a", [Job(TRAIN, check(compose(["cluster=slurm"])), sweep / "a")]
+    attempt = RunDir(run).attempt(1)
+    attempt.path.mkdir(parents=True)
+    about = {
+        "job": "7",
+        "started": 1.0,
+        "ended": 2.0,
+        "code": CONTINUE_LATER,
+        "verdict": "stopped",
+        "reason": "stopped",
+    }
+    note_attempt(attempt, **about)
+    died = {"7": "stopped; the job ended before its next attempt began", "8": "never started (failed)"}
+    for job, reason in died.items():
+        note_attempt(attempt, requeued=job == "7", signal="USR1" if job == "7" else "TERM")
+        files = SubmissionDir(sweep / job)
+        files.path.mkdir()
+        files.job_log(job).write_text("conda: command not found\n")
+        known = {run: QueuedRun(Record([job], [[run]], [], files), 0, Task(job, None, "FAILED", "", ""))}
+        monkeypatch.setattr(submitting, "queued_runs", lambda *places, known=known: known)
+        assert submitting.wait(jobs, sweep).exit_code == 1
+        said = f"error: {run}: {reason}: conda: command not found (exit code 1)"
+        assert capsys.readouterr().err.splitlines()[-1] == said
