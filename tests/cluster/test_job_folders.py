@@ -167,7 +167,7 @@ def test_logs_end_with_why_the_run_ended_and_tell_it_where_an_attempt_wrote_noth
 ) -> None:
     write_job(tmp_path, "psychocounsel.train", 0, [])
     write_config(tmp_path, check(compose([f"run_dir={tmp_path}"])))
-    attempts, reason = [RunDir(tmp_path).attempt(number) for number in (1, 2)], "crashed at step 0: no node"
+    attempts, reason = [RunDir(tmp_path).attempt(number) for number in (1, 2)], "crashed: no node"
     attempts[0].path.mkdir(parents=True)
     attempts[0].output(0).write_text("first\n")
     note_attempt(attempts[0], job="7", started=1.0, ended=2.0, verdict="failed", reason=reason)
