@@ -21,7 +21,7 @@ from psychocounsel.rundir.sweep import runs_of
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.command import command_of
 from psychocounsel.settings.own_code import require_agreement
-from psychocounsel.storage.files import readable_size, temporary_name
+from psychocounsel.storage.files import readable_size, temporary_name, with_noun
 from psychocounsel.storage.modes import mask_of, restricted
 
 SYNC_SECONDS = 300  # time limit of the upload at the end of a job
@@ -70,7 +70,7 @@ def sync(folder: Path, run_dirs: Sequence[Path], seconds: float | None = None) -
         raise UserError(f"wandb sync took more than {seconds:g} s") from error
     if done.returncode:
         raise UserError(f"wandb sync ended with exit code {done.returncode}: see its output above")
-    print(f"uploaded {len(kept)} runs", flush=True)
+    print(f"uploaded {with_noun(len(kept), 'run')}", flush=True)
 
 
 def archive(folder: Path, destination: Path) -> None:
@@ -115,7 +115,8 @@ def archive(folder: Path, destination: Path) -> None:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     print(
-        f"{len(files)} files and the weights of {len(checkpoints)} checkpoints, {readable_size(written)}: {destination}"
+        f"{with_noun(len(files), 'file')} and the weights of {with_noun(len(checkpoints), 'checkpoint')}, "
+        f"{readable_size(written)}: {destination}"
     )
 
 

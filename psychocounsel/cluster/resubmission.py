@@ -196,7 +196,7 @@ def forget(folder: Path, indices: Sequence[int]) -> None:
     all_rows = rows(folder, acts=True)
     if not indices and is_sweep(folder):
         raise UserError(
-            f"jobs forget {folder}: contains {len(all_rows)} runs; name the runs to forget by their indices"
+            f"jobs forget {folder}: contains {with_noun(len(all_rows), 'run')}; name the runs to forget by their indices"
         )
     chosen = _chosen(all_rows, indices)
     for row in chosen:

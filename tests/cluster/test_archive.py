@@ -103,7 +103,7 @@ def test_a_job_uploads_within_its_time_where_asked_and_never_fails_for_it(
                     "tracker.sync: not uploaded: wandb sync took more than 0.1 s; type `psychocounsel"
                 )
                 assert not server.asked
-        assert said.endswith("uploaded 1 runs\n")
+        assert said.endswith("uploaded 1 run\n")
         assert any("0.123456" in str(payload) for _, payload in server.asked), "the history"
     assert not list(here.iterdir()), "wandb's logs are in the run"
 

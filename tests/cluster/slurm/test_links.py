@@ -208,7 +208,7 @@ def test_an_array_with_a_failed_run_that_was_submitted_again_is_named_by_its_oth
     monkeypatch.setattr(submitting, "queued_runs", lambda place: elsewhere)
     assert submitting.dependency([str(sweep)], each) == "afterok:7_1:7_2"
     elsewhere[c] = replace(elsewhere[c], task=Task("7", 2, "CANCELLED", "", ""))
-    with pytest.raises(UserError, match="c has ended unfinished"):
+    with pytest.raises(UserError, match="c: has ended unfinished"):
         submitting.dependency([str(sweep)], each)
     remove_from_table(sweep, [c])  # `jobs forget`
     assert submitting.dependency([str(sweep)], each) == "afterok:7_1"
