@@ -27,15 +27,15 @@ def show(folder: Path, index: int | None, rank: int, number: int | None, follow:
         UserError: if the run or the rank's output does not exist; without `follow`, also if the attempt does not.
     """
     run = run_of(folder, index)
+    latest = next_number(run) - 1
     if not follow:
-        before = _job_log(run) if number is None and next_number(run) == 1 else None
-        print(
-            (before or _file(run, number or next_number(run) - 1, rank)).read_text(errors="replace"), end="", flush=True
-        )
+        before = _job_log(run) if number is None and not latest else None
+        file = before or _file(run, latest if number is None else number, rank)
+        print(file.read_text(errors="replace"), end="", flush=True)
         if number is None and (end := _end_of(run)):
             print(end, file=sys.stderr)
         return
-    current = number or max(1, next_number(run) - 1)
+    current = max(1, latest) if number is None else number
     while not _follow(run, current, rank, number is None):
         current += 1
 
@@ -122,7 +122,10 @@ def _file(run: Path, number: int, rank: int) -> Path:
     attempt = RunDir(run).attempt(number)
     file = _printed(attempt, rank)
     if not attempt.path.is_dir():
-        raise UserError(f"{run}: nothing has started yet" if number < 2 else f"{run}: no attempt {number}")
+        last = next_number(run) - 1
+        raise UserError(
+            f"{run}: no attempt {number}; the last is {last}" if last else f"{run}: nothing has started yet"
+        )
     if not file.exists():
         end = _end_of(run)
         names = ", ".join(attempt.output_names()) or "none"

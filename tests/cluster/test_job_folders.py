@@ -175,6 +175,9 @@ def test_logs_end_with_why_the_run_ended_and_tell_it_where_an_attempt_wrote_noth
     assert capfd.readouterr() == ("first\n", f"[failed] {reason}\n")
     logs.show(tmp_path, None, 0, 1, follow=False)
     assert capfd.readouterr() == ("first\n", "")
+    for number in (0, 2):
+        with pytest.raises(UserError, match=f"no attempt {number}; the last is 1"):
+            logs.show(tmp_path, None, 0, number, follow=False)
     attempts[1].path.mkdir()
     note_attempt(attempts[1], job="7", started=3.0, ended=4.0, verdict="failed", reason=reason)
     with pytest.raises(UserError, match=rf"02/rank-0.out: no such file; available: none; the run: \[failed\] {reason}"):
