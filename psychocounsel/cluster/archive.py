@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 
 from psychocounsel.cluster.slurm.code_copies import copies_used
-from psychocounsel.cluster.states import rows
+from psychocounsel.cluster.states import rows, shard_rows
 from psychocounsel.engine.telemetry.trackers import Wandb, answers, server_address
 from psychocounsel.errors import UserError
 from psychocounsel.remote.confidential import check_confidential
@@ -80,7 +80,8 @@ def archive(folder: Path, destination: Path) -> None:
         UserError: if a run is live, another user could have written it, the destination exists or lies in `folder`, the
             disk is too small, or weights are damaged.
     """
-    if live := [row for row in rows(folder, acts=True) if row.is_live]:
+    every = rows(folder, acts=True)
+    if live := [row for row in [*every, *shard_rows(every)] if row.is_live]:
         raise UserError(f"{live[0].run_dir.name} is {live[0].state}: archive after all runs have ended")
     if destination.exists():
         raise UserError(f"{destination}: exists; give a new folder")

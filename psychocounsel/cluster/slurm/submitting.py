@@ -17,6 +17,7 @@ from psychocounsel.cluster.slurm.array_request import (
     announce,
     arrays,
     cluster_of,
+    code_home,
     copied,
     home,
     send,
@@ -77,9 +78,10 @@ def _after(place: Path, awaited: Mapping[Path, int | None], tasks: Sequence[Sequ
         if run not in queued and not is_finished(run):
             raise UserError(f"after={run}: was not submitted to SLURM and is not finished")
         if run in waiting and not waiting[run].is_live:
-            raise UserError(
-                f"after={run}: has ended unfinished; `psychocounsel jobs resubmit {quote(str(place))}` first"
-            )
+            again = f"`psychocounsel jobs resubmit {quote(str(place))}` first"
+            if code_home(place) != place:  # `resubmit` leaves out the study's own jobs, such as the choice of a best run
+                again = "repeat the study's command"
+            raise UserError(f"after={run}: has ended unfinished; {again}")
     records = {id(queued_run.record): queued_run.record for queued_run in waiting.values()}
     wholes = {number for number, record in records.items() if _is_whole(record, waiting, queued)}
     if len(records) == len(wholes) == 1:

@@ -17,7 +17,7 @@ from psychocounsel.cluster.slurm.queue import QueuedRun, Task
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.study_chain import Link, Part, Place, TaskBatch, parts
 from psychocounsel.errors import CONTINUE_LATER, GATE_NO, GATE_UNDECIDED, UserError
-from psychocounsel.rundir.paths import RunDir, SubmissionDir
+from psychocounsel.rundir.paths import RunDir, StudyDir, SubmissionDir
 from psychocounsel.rundir.results import write_summary
 from psychocounsel.rundir.run import note_attempt
 from psychocounsel.rundir.run_config import write_job
@@ -212,6 +212,20 @@ def test_an_array_with_a_failed_run_that_was_submitted_again_is_named_by_its_oth
         submitting.dependency([str(sweep)], each)
     remove_from_table(sweep, [c])  # `jobs forget`
     assert submitting.dependency([str(sweep)], each) == "afterok:7_1"
+
+
+def test_a_failed_choice_of_a_studys_stage_is_repeated_by_the_studys_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = tmp_path / "stage" / "select-1"
+    chosen.mkdir(parents=True)
+    write_job(chosen, "psychocounsel.launch", 0, [])
+    add_to_table(chosen.parent, [])
+    StudyDir(tmp_path).study.touch()
+    ended = QueuedRun(record("7", chosen), 0, Task("7", None, "CANCELLED", "", ""))
+    monkeypatch.setattr(submitting, "queued_runs", lambda place: {chosen: ended})
+    with pytest.raises(UserError, match=f"after={chosen}: has ended unfinished; repeat the study's command"):
+        submitting.dependency([str(chosen)], [[0]])
 
 
 def test_a_wait_survives_a_restart_of_slurms_controller(
