@@ -79,7 +79,9 @@ def _after(place: Path, awaited: Mapping[Path, int | None], tasks: Sequence[Sequ
             raise UserError(f"after={run}: was not submitted to SLURM and is not finished")
         if run in waiting and not waiting[run].is_live:
             again = f"`psychocounsel jobs resubmit {quote(str(place))}` first"
-            if code_home(place) != place:  # `resubmit` leaves out the study's own jobs, such as the choice of a best run
+            if (
+                code_home(place) != place
+            ):  # `resubmit` leaves out the study's own jobs, such as the choice of a best run
                 again = "repeat the study's command"
             raise UserError(f"after={run}: has ended unfinished; {again}")
     records = {id(queued_run.record): queued_run.record for queued_run in waiting.values()}
