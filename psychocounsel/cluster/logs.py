@@ -1,6 +1,7 @@
 """`jobs logs`: prints the output of a rank, live with `follow`."""
 
 import codecs
+import contextlib
 import sys
 import time
 from pathlib import Path
@@ -32,8 +33,10 @@ def show(folder: Path, index: int | None, rank: int, number: int | None, follow:
         before = _job_log(run) if number is None and not latest else None
         file = before or _file(run, latest if number is None else number, rank)
         print(file.read_text(errors="replace"), end="", flush=True)
-        if number is None and (end := _end_of(run)):
-            print(end, file=sys.stderr)
+        if number is None:
+            with contextlib.suppress(UserError):  # the cluster refuses to answer, and the log is shown all the same
+                if end := _end_of(run):
+                    print(end, file=sys.stderr)
         return
     current = max(1, latest) if number is None else number
     while not _follow(run, current, rank, number is None):
