@@ -34,6 +34,7 @@ from psychocounsel.rundir.paths import EvaluationDir, RunDir
 from psychocounsel.rundir.sweep import shards_of
 from psychocounsel.settings.command import Command, Presets, SharedSteps, lists_own_figures, ordered
 from psychocounsel.settings.config import typed_groups
+from psychocounsel.settings.paths import check_local_path, is_made_before
 from psychocounsel.settings.targets import build, require_kind, target_class
 from psychocounsel.steps.stored_overrides import evaluate_arguments
 
@@ -74,6 +75,9 @@ class Evaluate(Command):
         check_data(config)
         check_counterfactuals(config)
         check_reward_paths(config)
+        for path in config.get("trained_on") or []:
+            if not is_made_before(config, path):
+                check_local_path(path, "trained_on", must_exist=True, of_data=True)
         check_confidential(self, config)
         settle_data(config)
         settle_rewards(config)

@@ -9,7 +9,7 @@ from pathlib import Path
 from shlex import quote
 
 from psychocounsel.cluster.slurm.code_copies import copies_used
-from psychocounsel.cluster.states import rows
+from psychocounsel.cluster.states import rows, shard_rows
 from psychocounsel.engine.telemetry.trackers import Wandb, answers, server_address
 from psychocounsel.errors import UserError
 from psychocounsel.remote.confidential import check_confidential
@@ -21,7 +21,7 @@ from psychocounsel.rundir.sweep import runs_of
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.command import command_of
 from psychocounsel.settings.own_code import require_agreement
-from psychocounsel.storage.files import readable_size, temporary_name
+from psychocounsel.storage.files import readable_size, temporary_name, with_noun
 from psychocounsel.storage.modes import mask_of, restricted
 
 SYNC_SECONDS = 300  # time limit of the upload at the end of a job
@@ -70,7 +70,7 @@ def sync(folder: Path, run_dirs: Sequence[Path], seconds: float | None = None) -
         raise UserError(f"wandb sync took more than {seconds:g} s") from error
     if done.returncode:
         raise UserError(f"wandb sync ended with exit code {done.returncode}: see its output above")
-    print(f"uploaded {len(kept)} runs", flush=True)
+    print(f"uploaded {with_noun(len(kept), 'run')}", flush=True)
 
 
 def archive(folder: Path, destination: Path) -> None:
@@ -80,7 +80,8 @@ def archive(folder: Path, destination: Path) -> None:
         UserError: if a run is live, another user could have written it, the destination exists or lies in `folder`, the
             disk is too small, or weights are damaged.
     """
-    if live := [row for row in rows(folder, acts=True) if row.is_live]:
+    every = rows(folder, acts=True)
+    if live := [row for row in [*every, *shard_rows(every)] if row.is_live]:
         raise UserError(f"{live[0].run_dir.name} is {live[0].state}: archive after all runs have ended")
     if destination.exists():
         raise UserError(f"{destination}: exists; give a new folder")
@@ -115,7 +116,8 @@ def archive(folder: Path, destination: Path) -> None:
     finally:
         shutil.rmtree(draft, ignore_errors=True)
     print(
-        f"{len(files)} files and the weights of {len(checkpoints)} checkpoints, {readable_size(written)}: {destination}"
+        f"{with_noun(len(files), 'file')} and the weights of {with_noun(len(checkpoints), 'checkpoint')}, "
+        f"{readable_size(written)}: {destination}"
     )
 
 

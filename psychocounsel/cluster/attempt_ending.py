@@ -85,12 +85,17 @@ def _of_limit(ended: AttemptEnding) -> str:
 
 
 def _stop(ended: AttemptEnding, detail: str) -> str:
-    return f"stopped at step {ended.step}" + (detail if ended.stop_signal == NO_SIGNAL else f" ({ended.stop_signal})")
+    return f"stopped{_at(ended)}" + (detail if ended.stop_signal == NO_SIGNAL else f" ({ended.stop_signal})")
 
 
 def _crash(ended: AttemptEnding, detail: str) -> str:
-    who = "srun itself failed" if ended.by_srun else f"crashed at step {ended.step}"
+    who = "srun itself failed" if ended.by_srun else f"crashed{_at(ended)}"
     return f"{who} (exit code {ended.code}){detail}"
+
+
+def _at(ended: AttemptEnding) -> str:
+    """Return the step of the end; "" at step 0, where an attempt that loads also is, and one that takes no steps."""
+    return f" at step {ended.step}" if ended.step else ""
 
 
 def _given_up(ended: AttemptEnding, before: Sequence[Mapping[str, Any]], why: str, stopped: bool) -> str:

@@ -65,7 +65,7 @@ class Local(Cluster):
             raise UserError("cluster.device=cuda: this machine has no GPU; use cluster.device=cpu")
         if gpus and self.processes and self.processes > gpus:
             raise UserError(
-                f"cluster.processes={self.processes}: this machine has {gpus} GPUs, and each takes one process"
+                f"cluster.processes={self.processes}: this machine has {with_noun(gpus, 'GPU')}, and each takes one process"
             )
         if allocation := around():
             allocation.nodes_for(self.process_count())

@@ -1,17 +1,18 @@
 """`jobs logs`: prints the output of a rank, live with `follow`."""
 
 import codecs
+import contextlib
 import sys
 import time
 from pathlib import Path
 
 from psychocounsel.cluster.base import NoAnswer
-from psychocounsel.cluster.states import ranges, refuse_unknown_index, rows
+from psychocounsel.cluster.states import ranges, refuse_unknown_index, rows_of
 from psychocounsel.errors import UserError
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.paths import AttemptDir, RunDir
 from psychocounsel.rundir.run import attempts, next_number
-from psychocounsel.rundir.sweep import runs_of
+from psychocounsel.rundir.sweep import ListedRun, runs_of
 
 _SECONDS = 0.5
 _ASK_SECONDS = 30.0  # interval in which the cluster is asked if the run is live
@@ -21,20 +22,28 @@ _LATE_SECONDS = 30.0  # time that a rank's output may appear after those of othe
 def show(folder: Path, index: int | None, rank: int, number: int | None, follow: bool) -> None:
     """Print a rank's output; with `follow` also new output, across attempts unless `number` is given, until it ends.
 
+    Without `number`, the end of an ended run follows, because its last job may have died before it wrote any output.
+
     Raises:
         UserError: if the run or the rank's output does not exist; without `follow`, also if the attempt does not.
     """
     run = run_of(folder, index)
+    latest = next_number(run) - 1
     if not follow:
-        before = _job_log(run) if number is None and next_number(run) == 1 else None
-        print((before or _file(run, number or next_number(run) - 1, rank)).read_text(errors="replace"), end="")
+        before = _job_log(run) if number is None and not latest else None
+        file = before or _file(run, latest if number is None else number, rank)
+        print(file.read_text(errors="replace"), end="", flush=True)
+        if number is None:
+            with contextlib.suppress(UserError):  # the cluster refuses to answer, and the log is shown all the same
+                if end := _end_of(run):
+                    print(end, file=sys.stderr)
         return
-    current = number or max(1, next_number(run) - 1)
-    while not _follow(folder, run, current, rank, number is None):
+    current = max(1, latest) if number is None else number
+    while not _follow(run, current, rank, number is None):
         current += 1
 
 
-def _follow(folder: Path, run: Path, number: int, rank: int, goes_on: bool) -> bool:
+def _follow(run: Path, number: int, rank: int, goes_on: bool) -> bool:
     """Print the output of an attempt until it ends; return True if nothing follows it.
 
     Whether the attempt has ended is determined before its output is read, so that its last lines are printed.
@@ -46,11 +55,12 @@ def _follow(folder: Path, run: Path, number: int, rank: int, goes_on: bool) -> b
             is_over = any(attempt["number"] == number and "ended" in attempt for attempt in attempts(run))
         if not is_over and time.monotonic() - last_query > _ASK_SECONDS:
             last_query = time.monotonic()
-            end = _end_of(folder, run)
+            end = _end_of(run)
         output.print_new()
         if is_over or end:
             output.print_rest()
-            print(end, end="\n" if end else "", file=sys.stderr)
+            if end:
+                print(end, file=sys.stderr)
             return bool(end) or not goes_on
         if output.exists or not output.attempt.output_names():
             came = time.monotonic()
@@ -59,10 +69,10 @@ def _follow(folder: Path, run: Path, number: int, rank: int, goes_on: bool) -> b
         time.sleep(_SECONDS)
 
 
-def _end_of(folder: Path, run: Path) -> str:
+def _end_of(run: Path) -> str:
     """Return the state and reason of a run that has ended; "" for a live run, and while the cluster does not answer."""
     try:
-        row = next(row for row in rows(folder) if row.run_dir == run)
+        (row,) = rows_of([ListedRun(None, run, "")])
     except NoAnswer:
         return ""
     return "" if row.is_live else f"[{row.state}] {row.reason}".rstrip()
@@ -115,9 +125,14 @@ def _file(run: Path, number: int, rank: int) -> Path:
     attempt = RunDir(run).attempt(number)
     file = _printed(attempt, rank)
     if not attempt.path.is_dir():
-        raise UserError(f"{run}: nothing has started yet" if number < 2 else f"{run}: no attempt {number}")
+        last = next_number(run) - 1
+        raise UserError(
+            f"{run}: no attempt {number}; the last is {last}" if last else f"{run}: nothing has started yet"
+        )
     if not file.exists():
-        raise UserError(f"{file}: no such file; available: {', '.join(attempt.output_names()) or 'none yet'}")
+        end = _end_of(run)
+        names = ", ".join(attempt.output_names()) or "none"
+        raise UserError(f"{file}: no such file; available: {names}" + (f"; the run: {end}" if end else ""))
     return file
 
 

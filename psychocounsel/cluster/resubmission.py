@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -73,13 +74,18 @@ def resubmit(folder: Path, indices: Sequence[int], given: Sequence[str]) -> None
         return
     todo = [*_unfinished(rows_of(shards_of(row.run_dir for row in todo), acts=True)), *todo]
     jobs = [_job(row, [override for override in overrides if override.key_or_group != "code"]) for row in todo]
-    groups: dict[tuple[str, Path], list[Job]] = {}
-    for job in jobs:
-        groups.setdefault((job.config.cluster._target_, home_of(job.run_dir)), []).append(job)
-    for members in groups.values():
-        cluster: Cluster = configs.build(members[0].config, "cluster")
-        with _begun_again(members):
-            cluster.resubmit(members, code)
+    by_run = {str(job.run_dir): job for job in jobs}
+    waiting = TopologicalSorter({run: [other for other in job.after if other in by_run] for run, job in by_run.items()})
+    waiting.prepare()
+    while ready := waiting.get_ready():  # a job's dependency names the queued jobs that it waits for
+        groups: dict[tuple[str, Path], list[Job]] = {}
+        for job in map(by_run.__getitem__, ready):
+            groups.setdefault((job.config.cluster._target_, home_of(job.run_dir)), []).append(job)
+        for members in groups.values():
+            cluster: Cluster = configs.build(members[0].config, "cluster")
+            with _begun_again(members):
+                cluster.resubmit(members, code)
+        waiting.done(*ready)
 
 
 def _unfinished(chosen: Sequence[Row]) -> list[Row]:
@@ -138,6 +144,8 @@ def _override(text: str) -> Override:
     key = override.key_or_group
     if not key.startswith("cluster.") and key != "code":
         raise UserError(f"{key}: a resubmitted run keeps its settings; only cluster.* and code= may be given here")
+    if key == "cluster.wait":
+        raise UserError("cluster.wait: resubmit does not wait; `psychocounsel jobs status DIR --watch` does")
     return override
 
 
@@ -194,7 +202,7 @@ def forget(folder: Path, indices: Sequence[int]) -> None:
     all_rows = rows(folder, acts=True)
     if not indices and is_sweep(folder):
         raise UserError(
-            f"jobs forget {folder}: contains {len(all_rows)} runs; name the runs to forget by their indices"
+            f"jobs forget {folder}: contains {with_noun(len(all_rows), 'run')}; name the runs to forget by their indices"
         )
     chosen = _chosen(all_rows, indices)
     for row in chosen:

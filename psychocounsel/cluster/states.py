@@ -16,7 +16,7 @@ from psychocounsel.blocks.terminal import aligned
 from psychocounsel.cluster.attempt_ending import CANCELLED, last_error
 from psychocounsel.cluster.base import NoAnswer, QueueState, Usage
 from psychocounsel.cluster.starting import by_cluster
-from psychocounsel.errors import UserError
+from psychocounsel.errors import DONE, UserError
 from psychocounsel.rundir.owner import live_owner
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import OF_GATES, is_finished, last_metrics, read_state, read_summary
@@ -49,6 +49,7 @@ class Row:
     said: Sequence[str] = ()  # the sentences of its verdicts
     usage: Usage | None = None
     queued: bool = True  # False if the run's cluster has no queue to which it could be submitted again
+    code: int = 1  # exit code of an ended run; 1 if its last job recorded none
 
     @property
     def is_live(self) -> bool:
@@ -100,7 +101,7 @@ def _marked(run: ListedRun, reason: str, queue_state: QueueState | None) -> Row:
     """Return the run's row; for a damaged run, a row with the `reason`. Reading the run may find further damage."""
     try:
         if not reason:
-            return _row(run, queue_state)
+            return row_of(run, queue_state)
     except DamagedFile as error:
         reason = str(error)
     return Row(run.index, run.run_dir, run.overrides, "damaged", reason=reason)
@@ -110,7 +111,8 @@ _COUNTS = ("step", "total", "heartbeat")  # of state.json
 _OF_STEPS = ("step", "loss", "step_seconds")  # of a line of metrics.jsonl
 
 
-def _row(run: ListedRun, queue_state: QueueState | None) -> Row:
+def row_of(run: ListedRun, queue_state: QueueState | None) -> Row:
+    """Return the state of a run, from its own files and from its cluster. Raises DamagedFile."""
     state, summary, tried = read_state(run.run_dir), read_summary(run.run_dir), attempts(run.run_dir)
     status = summary.get("status", "")
     if not (isinstance(status, str) and status.isprintable()):
@@ -132,11 +134,12 @@ def _row(run: ListedRun, queue_state: QueueState | None) -> Row:
     if queue_state:
         row.task = queue_state.task
     if is_finished(run.run_dir):
-        row.state, row.remaining, row.reason = "finished", None, ""
+        row.state, row.remaining, row.reason, row.code = "finished", None, "", DONE
     elif queue_state and queue_state.is_live:
         _of_live(row, queue_state, last)
     elif summary.get("status") in OF_GATES:  # the cluster shows only the exit code 3 or 4
         row.state, row.remaining, row.reason = summary["status"], None, ""
+        row.code = last.get("code") or 1
     elif tried or (queue_state and (queue_state.was_ended or not state)):
         _of_ended(row, queue_state, last)
     elif live_owner(run.run_dir):
@@ -181,6 +184,7 @@ def _of_ended(row: Row, queue_state: QueueState | None, last: dict[str, Any]) ->
     row.remaining = None
     if queue_state and queue_state.jobs and _jobs_of(last).isdisjoint(queue_state.jobs):
         last = {}  # of an earlier submission
+    row.code = last.get("code") or 1
     if queue_state and queue_state.was_ended and last.get("verdict") != "failed":
         cancelled = queue_state.ending == "cancelled"
         row.state = "cancelled" if cancelled else "stopped"
@@ -188,7 +192,7 @@ def _of_ended(row: Row, queue_state: QueueState | None, last: dict[str, Any]) ->
             f" ({queue_state.reason})" if cancelled and queue_state.reason and not last else ""
         )
     elif queue_state and (error := _died_before_attempt(queue_state, last)):
-        row.state = "failed"
+        row.state, row.code = "failed", 1
         row.reason = f"{last['reason']}; the job ended before its next attempt began: {error}"
     elif last.get("verdict"):
         row.state = "failed" if last["verdict"] in ("failed", "crashed") else "stopped"

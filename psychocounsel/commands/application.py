@@ -18,7 +18,7 @@ from psychocounsel.cluster.job import Job, Submission, make_job
 from psychocounsel.cluster.starting import submit
 from psychocounsel.commands.composing import Composer, choice
 from psychocounsel.commands.help import asks_for_help, help_page
-from psychocounsel.errors import CONTINUE_LATER, DONE, USER_ERROR, GoOnLater, UserError, is_disk_full
+from psychocounsel.errors import CONTINUE_LATER, DONE, USER_ERROR, GoOnLater, UserError, is_disk_full, worst
 from psychocounsel.rundir.sweep import Place
 from psychocounsel.search.space import SearchSweeper
 from psychocounsel.settings import config as configs
@@ -118,7 +118,7 @@ def _run(command: Command, act: Act, ended: Ended) -> int:
         _compose(command, run)
     finally:
         remove_unused()
-    return max(exit_codes, default=DONE)
+    return worst(exit_codes or [DONE])
 
 
 def _run_here(command: Command, work: Callable[[DictConfig], int]) -> int:

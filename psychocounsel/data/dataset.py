@@ -18,6 +18,7 @@ from psychocounsel.data.selection import drop_leaks, drop_test_speeches, load_sp
 from psychocounsel.data.tokenise import ChatFormat, join_turns, tokenise
 from psychocounsel.data.tokenised_cache import Parts, Report, through_cache
 from psychocounsel.errors import UserError
+from psychocounsel.storage.files import with_noun
 
 FEW_PROMPTS = 30  # held-out prompts
 
@@ -56,7 +57,7 @@ class Dataset:
             yield f"warning: no held-out prompt: nothing is evaluated, and model/ will hold the last weights; {more}"
         if self.held_out and (count := self.distinct_prompts) < FEW_PROMPTS:
             yield (
-                f"warning: {count} held-out prompt{'s' if count > 1 else ''}: below {FEW_PROMPTS}, held-out figures and the "
+                f"warning: {with_noun(count, 'held-out prompt')}: below {FEW_PROMPTS}, held-out figures and the "
                 f"choice of the best model are mostly noise; {more}"
             )
 

@@ -18,7 +18,7 @@ from psychocounsel.engine.telemetry.records import Phases, report_end
 from psychocounsel.errors import NonFinite, UserError
 from psychocounsel.rundir import identity
 from psychocounsel.rundir.run import Run
-from psychocounsel.storage.files import write_atomically
+from psychocounsel.storage.files import with_noun, write_atomically
 
 
 class Products:
@@ -111,7 +111,7 @@ class Products:
         mine = None
         if error.groups:
             path = save_rows(self.files.failed_rows(step, self.run.rank), error.groups)
-            mine = f"rank {self.run.rank} wrote its {len(error.groups)} rows to {path}"
+            mine = f"rank {self.run.rank} wrote its {with_noun(len(error.groups), 'row')} to {path}"
         saved = "; ".join(filter(None, self.world.gather(mine)))
         return NonFinite(f"step {step}: {error}; {saved}. Try a smaller algo.lr, model.dtype=fp32, or look at the rows")
 

@@ -21,7 +21,7 @@ from psychocounsel.reporting.sections import OPEN, SECTIONS
 from psychocounsel.rundir.paths import ReportDir, RunDir
 from psychocounsel.rundir.results import OF_GATES
 from psychocounsel.rundir.sweep import telling_name
-from psychocounsel.storage.files import expanded, recover_directory, replace_directory, temporary_name
+from psychocounsel.storage.files import expanded, recover_directory, replace_directory, temporary_name, with_noun
 from psychocounsel.storage.modes import mask_of, restricted
 
 _NAMED = 3  # folders or runs named in one line
@@ -122,7 +122,7 @@ def unfinished(material: Material) -> str:
     problems = len(material.problems) + sum(len(study.problems) for study in material.studies)
     problems += sum(len(run.problems) for run in material.runs)
     if problems:
-        parts.append(f"{problems} {'problem' if problems == 1 else 'problems'} (listed in the report)")
+        parts.append(f"{with_noun(problems, 'problem')} (listed in the report)")
     if not parts:
         parts.append("the run has ended" if len(material.runs) == 1 else f"all {len(material.runs)} runs have ended")
     return "; ".join([*parts, *(f"gates: {count} {verdict}" for verdict, count in verdicts.items())])

@@ -95,7 +95,8 @@ def check_local_path(
         return
     path = expanded(value)
     if not path.exists() and (must_exist or _LOOKS_LOCAL.search(value) or value.count("/") != 1):
-        raise UserError(f"{key}={value}: no such file or folder (a hub id has the form ORG/NAME)")
+        hint = "" if must_exist else " (a hub id has the form ORG/NAME)"
+        raise UserError(f"{key}={value}: no such file or folder{hint}")
     refuse_missing_folder(value, key, revision)
     if folder:
         refuse_gguf(value, key)

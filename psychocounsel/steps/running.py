@@ -27,7 +27,7 @@ from psychocounsel.rundir.results import BUDGET_SPENT, FINISHED, write_summary
 from psychocounsel.rundir.run import Run
 from psychocounsel.steps.course import Course, F, StepContext
 from psychocounsel.steps.plan import PlannedStep, failed_calls, planned_steps, requested_steps
-from psychocounsel.storage.files import read_mapping, readable_time, write_json
+from psychocounsel.storage.files import read_mapping, readable_time, with_noun, write_json
 from psychocounsel.storage.hashes import mark_of
 
 # Steps that are due
@@ -56,9 +56,8 @@ def run_steps(
         begin(planned.step)
         if failed := failed_calls(_run_step(course, planned, context)):
             steps = f" with steps=[{','.join(_to_repeat(course, context.config, planned.step))}]" if by_name else ""
-            calls = "1 call" if failed == 1 else f"{failed:,} calls"
             context.say(
-                f"{planned.step}: {calls} failed; repeat the command{steps} to make them again "
+                f"{planned.step}: {with_noun(failed, 'call')} failed; repeat the command{steps} to make them again "
                 "(in vain where a text is too long for the model)"
             )
     return figures_of(course, context)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.storage.blob import Damaged, Foreign, read_about
-from psychocounsel.storage.files import readable_size
+from psychocounsel.storage.files import readable_size, with_noun
 from psychocounsel.storage.locks import holder
 
 _TEMPORARY = re.compile(r"\..+\.[0-9a-f]{32}\.tmp")
@@ -50,7 +50,8 @@ def show(entries: list[Entry], cache: Path) -> None:
     """Print a line for each entry, the most recently used first, and a line with their number and total size."""
     for entry in sorted(entries, key=lambda entry: -entry.used):
         print(entry.line())
-    print(f"{len(entries)} entries, {readable_size(sum(entry.size() for entry in entries))} in {cache}")
+    size = sum(entry.size() for entry in entries)
+    print(f"{with_noun(len(entries), 'entry', 'entries')}, {readable_size(size)} in {cache}")
 
 
 def prune(entries: list[Entry], cache: Path, folders: Iterable[Path], dry_run: bool) -> None:
@@ -67,7 +68,9 @@ def prune(entries: list[Entry], cache: Path, folders: Iterable[Path], dry_run: b
     if not dry_run:
         for folder in folders:
             _remove_unfinished(folder)
-    print(f"{'would free' if dry_run else 'freed'} {readable_size(freed)} in {count} entries of {cache}")
+    print(
+        f"{'would free' if dry_run else 'freed'} {readable_size(freed)} in {with_noun(count, 'entry', 'entries')} of {cache}"
+    )
 
 
 def _remove(entry: Entry) -> None:

@@ -6,11 +6,14 @@ import pytest
 from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
-from psychocounsel.cluster.archive import _is_copied, sync_where_asked
+from psychocounsel.cluster.archive import _is_copied, archive, sync_where_asked
 from psychocounsel.engine.telemetry.trackers import Wandb
-from psychocounsel.errors import USER_ERROR
+from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.rundir.manifest import complete_checkpoints
+from psychocounsel.rundir.owner import ownership
+from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.rundir.run_config import write_config, write_job
+from psychocounsel.rundir.sweep import add_to_table
 from tests.support.answering import answer_of_wandb, no_proxy, serving
 from tests.support.composed import check, compose
 from tests.support.export_runs import SETTINGS, content, make_base
@@ -103,9 +106,21 @@ def test_a_job_uploads_within_its_time_where_asked_and_never_fails_for_it(
                     "tracker.sync: not uploaded: wandb sync took more than 0.1 s; type `psychocounsel"
                 )
                 assert not server.asked
-        assert said.endswith("uploaded 1 runs\n")
+        assert said.endswith("uploaded 1 run\n")
         assert any("0.123456" in str(payload) for _, payload in server.asked), "the history"
     assert not list(here.iterdir()), "wandb's logs are in the run"
+
+
+def test_a_run_whose_shards_still_work_is_not_archived(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shards = AnnotationDir(run).shards
+    for place in (run, shards / "000"):
+        place.mkdir(parents=True)
+        write_job(place, "psychocounsel.annotate", 0, [])
+        write_config(place, check(compose([f"run_dir={place}"])))
+    add_to_table(shards, [(shards / "000", [])])
+    with ownership(shards / "000"), pytest.raises(UserError, match="000 is running: archive after all runs have ended"):
+        archive(run, tmp_path / "kept")
 
 
 def test_an_archive_has_the_links_to_folders_too(tmp_path: Path) -> None:

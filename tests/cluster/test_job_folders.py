@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Thread
 
@@ -11,13 +12,14 @@ from psychocounsel.cluster import logs
 from psychocounsel.cluster.base import NoAnswer
 from psychocounsel.cluster.resubmission import forget, resubmit
 from psychocounsel.cluster.slurm.queue import for_sbatch
-from psychocounsel.cluster.states import Row, ranges, reasons, rows, table, watch
+from psychocounsel.cluster.states import Row, ranges, reasons, rows, rows_of, table, watch
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.owner import ownership
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import write_summary
+from psychocounsel.rundir.run import note_attempt
 from psychocounsel.rundir.run_config import write_config, write_job
-from psychocounsel.rundir.sweep import add_to_table, remove_from_table, runs_of
+from psychocounsel.rundir.sweep import ListedRun, add_to_table, remove_from_table, runs_of
 from psychocounsel.train import COMMAND as TRAIN
 from tests.support.composed import check, compose
 from tests.support.harness import cli
@@ -145,19 +147,41 @@ def test_followed_logs_show_what_is_written_until_the_run_is_known_to_have_ended
     output = RunDir(tmp_path).attempt(1).output(0)
     output.parent.mkdir(parents=True)
 
-    def rows_after_a_last_line(folder: Path) -> list[Row]:
+    def rows_after_a_last_line(listed: Sequence[ListedRun]) -> list[Row]:
         output.write_text("last\n")
         write_summary(tmp_path, "finished")
-        return rows(folder)
+        return rows_of(listed)
 
-    def silent(folder: Path) -> list[Row]:
-        monkeypatch.setattr(logs, "rows", rows_after_a_last_line)
+    def silent(listed: Sequence[ListedRun]) -> list[Row]:
+        monkeypatch.setattr(logs, "rows_of", rows_after_a_last_line)
         raise NoAnswer("squeue gave no answer")
 
     monkeypatch.setattr(logs, "_ASK_SECONDS", 0.0)
-    monkeypatch.setattr(logs, "rows", silent)
+    monkeypatch.setattr(logs, "rows_of", silent)
     logs.show(tmp_path, None, 0, None, follow=True)
     assert capfd.readouterr() == ("last\n", "[finished]\n")
+
+
+def test_logs_end_with_why_the_run_ended_and_tell_it_where_an_attempt_wrote_nothing(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    write_job(tmp_path, "psychocounsel.train", 0, [])
+    write_config(tmp_path, check(compose([f"run_dir={tmp_path}"])))
+    attempts, reason = [RunDir(tmp_path).attempt(number) for number in (1, 2)], "crashed: no node"
+    attempts[0].path.mkdir(parents=True)
+    attempts[0].output(0).write_text("first\n")
+    note_attempt(attempts[0], job="7", started=1.0, ended=2.0, verdict="failed", reason=reason)
+    logs.show(tmp_path, None, 0, None, follow=False)
+    assert capfd.readouterr() == ("first\n", f"[failed] {reason}\n")
+    logs.show(tmp_path, None, 0, 1, follow=False)
+    assert capfd.readouterr() == ("first\n", "")
+    for number in (0, 2):
+        with pytest.raises(UserError, match=f"no attempt {number}; the last is 1"):
+            logs.show(tmp_path, None, 0, number, follow=False)
+    attempts[1].path.mkdir()
+    note_attempt(attempts[1], job="7", started=3.0, ended=4.0, verdict="failed", reason=reason)
+    with pytest.raises(UserError, match=rf"02/rank-0.out: no such file; available: none; the run: \[failed\] {reason}"):
+        logs.show(tmp_path, None, 0, None, follow=False)
 
 
 def test_a_watch_goes_on_while_the_cluster_does_not_answer(capsys: pytest.CaptureFixture[str]) -> None:

@@ -453,5 +453,5 @@ class SlurmRequest:
             raise UserError(f"cluster.processes={self.processes} must be a multiple of cluster.nodes={self.nodes}")
         if self.gpus() and self.process_count() > self.gpus():
             raise UserError(
-                f"cluster.processes={self.processes}: a run has {self.gpus()} GPUs, and each takes one process"
+                f"cluster.processes={self.processes}: a run has {with_noun(self.gpus(), 'GPU')}, and each takes one process"
             )

@@ -25,6 +25,7 @@ from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run import job_servers, note_ready_server
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.rundir.trust import refuse_untrusted_run
+from psychocounsel.storage.files import with_noun
 from psychocounsel.storage.modes import let_nobody_else_write
 
 _POLL_SECONDS = 1.0
@@ -122,7 +123,8 @@ def wait(run_dir: Path, count: int) -> None:
     while len(job_servers(run_dir)) < count:
         if time.monotonic() > deadline:
             raise UserError(
-                f"only {len(job_servers(run_dir))} of {count} servers were ready after cluster.servers.start_minutes={minutes}; "
+                f"{with_noun(count - len(job_servers(run_dir)), 'server')} of {count} not ready after "
+                f"cluster.servers.start_minutes={minutes}; "
                 "see servers-*.out next to the batch script"
             )
         time.sleep(_POLL_SECONDS)

@@ -4,11 +4,10 @@ import itertools
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from shlex import quote
 
-from psychocounsel.cluster.attempt_ending import CANCELLED
 from psychocounsel.cluster.base import NoAnswer
 from psychocounsel.cluster.job import Job, Submission
 from psychocounsel.cluster.row_process import unfetched
@@ -18,6 +17,7 @@ from psychocounsel.cluster.slurm.array_request import (
     announce,
     arrays,
     cluster_of,
+    code_home,
     copied,
     home,
     send,
@@ -27,16 +27,16 @@ from psychocounsel.cluster.slurm.queue import QueuedRun, queued_runs
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.shortages import disk_warning, warnings_of
 from psychocounsel.cluster.slurm.site_limits import mixture_warning, refuse_not_allowed, refuse_too_much
+from psychocounsel.cluster.states import row_of
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, GATE_UNDECIDED, UserError, worst
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.identity import deciding
 from psychocounsel.rundir.owner import refuse_if_owned
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.rundir.results import is_finished
-from psychocounsel.rundir.run import attempts
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.submissions import Record, home_of
-from psychocounsel.rundir.sweep import is_sweep, runs_of
+from psychocounsel.rundir.sweep import ListedRun, is_sweep, runs_of
 from psychocounsel.settings.keys import refuse_control_characters
 from psychocounsel.storage.files import readable_time
 
@@ -53,14 +53,14 @@ def dependency(parents: Sequence[str], tasks: Sequence[Sequence[int]], crosses: 
         UserError: if a parent is not a run or sweep, was never submitted, or has ended unfinished.
     """
     refuse_missing(parents)
-    dependencies, alone = list[str](), dict[Path, list[Path]]()
+    sweeps, alone = list[str](), dict[Path, dict[Path, int | None]]()
     for parent in map(Path, parents):
         if is_sweep(parent):
-            dependencies.append(_after_sweep(parent, [] if crosses else tasks))
+            indices = {run.run_dir: run.index for run in runs_of(parent)}
+            sweeps.append(_after(parent, indices, [] if crosses else tasks))
         else:
-            alone.setdefault(home_of(parent), []).append(parent)
-    dependencies += [_after_runs(place, runs) for place, runs in alone.items()]
-    return ",".join(filter(None, dependencies))
+            alone.setdefault(home_of(parent), {})[parent] = None
+    return ",".join(filter(None, [*sweeps, *(_after(place, runs, []) for place, runs in alone.items())]))
 
 
 def refuse_missing(parents: Sequence[str]) -> None:
@@ -70,44 +70,32 @@ def refuse_missing(parents: Sequence[str]) -> None:
             raise UserError(f"after={parent}: is neither a run nor a sweep (submit it first)")
 
 
-def _after_sweep(sweep: Path, tasks: Sequence[Sequence[int]]) -> str:
-    indices = {run.run_dir: run.index for run in runs_of(sweep)}
-    queued = {
-        run: queued_run for run, queued_run in queued_runs(sweep).items() if run in indices
-    }  # others were forgotten
-    _refuse_unsubmitted(indices, queued)
-    waiting = _waiting(queued, sweep, sweep)
-    records = {id(queued_run.record): queued_run.record for queued_run in waiting.values()}
-    for record in records.values() if len(records) == 1 else ():
-        alike = [[indices.get(run) for run in task] for task in record.tasks] == [*map(list, tasks)]
-        if record.is_array and alike and _is_whole(record, waiting, queued):
-            return f"aftercorr:{record.jobs[-1]}"
-    return _afterok(waiting, queued)
-
-
-def _after_runs(place: Path, runs: Sequence[Path]) -> str:
-    """Return the dependency on runs submitted from `place`."""
-    queued, waiting = queued_runs(place), dict[Path, QueuedRun]()
-    _refuse_unsubmitted(runs, queued)
-    for run in runs:
-        waiting |= _waiting({run: queued[run]} if run in queued else {}, run, place)
-    return _afterok(waiting, {run: queued[run] for run in runs if run in queued})
-
-
-def _refuse_unsubmitted(runs: Iterable[Path], queued: Mapping[Path, QueuedRun]) -> None:
-    for run in runs:
+def _after(place: Path, awaited: Mapping[Path, int | None], tasks: Sequence[Sequence[int]]) -> str:
+    """Return the dependency on runs submitted from `place`, given with their indices; "" if all have finished."""
+    queued = {run: queued_run for run, queued_run in queued_runs(place).items() if run in awaited}
+    waiting = {run: queued[run] for run in awaited if run in queued and not is_finished(run)}
+    for run in awaited:
         if run not in queued and not is_finished(run):
             raise UserError(f"after={run}: was not submitted to SLURM and is not finished")
-
-
-def _waiting(queued: Mapping[Path, QueuedRun], parent: Path, place: Path) -> dict[Path, QueuedRun]:
-    """Return the unfinished runs."""
-    waiting = {run: queued_run for run, queued_run in queued.items() if not is_finished(run)}
-    if ended := [run for run, queued_run in waiting.items() if not queued_run.is_live]:
-        raise UserError(
-            f"after={parent}: {ended[0].name} has ended unfinished; `psychocounsel jobs resubmit {quote(str(place))}` first"
-        )
-    return waiting
+        if run in waiting and not waiting[run].is_live:
+            again = f"`psychocounsel jobs resubmit {quote(str(place))}` first"
+            if (
+                code_home(place) != place
+            ):  # `resubmit` leaves out the study's own jobs, such as the choice of a best run
+                again = "repeat the study's command"
+            raise UserError(f"after={run}: has ended unfinished; {again}")
+    records = {id(queued_run.record): queued_run.record for queued_run in waiting.values()}
+    wholes = {number for number, record in records.items() if _is_whole(record, waiting, queued)}
+    if len(records) == len(wholes) == 1:
+        (record,) = records.values()
+        if record.is_array and [[awaited[run] for run in task] for task in record.tasks] == [*map(list, tasks)]:
+            return f"aftercorr:{record.jobs[-1]}"
+    # An array is named as one job if all its runs are awaited and can still end well in it.
+    names = dict.fromkeys(
+        queued_run.record.jobs[-1] if id(queued_run.record) in wholes else queued_run.record.task_name(queued_run.index)
+        for queued_run in waiting.values()
+    )
+    return f"afterok:{':'.join(names)}" if names else ""
 
 
 def _is_whole(record: Record, waiting: Mapping[Path, QueuedRun], awaited: Mapping[Path, QueuedRun]) -> bool:
@@ -120,20 +108,6 @@ def _is_whole(record: Record, waiting: Mapping[Path, QueuedRun], awaited: Mappin
         return run in waiting or queued_run.task is None or queued_run.task.state == "COMPLETED"
 
     return all(ends_well(run) for task in record.tasks for run in task)
-
-
-def _afterok(waiting: Mapping[Path, QueuedRun], awaited: Mapping[Path, QueuedRun]) -> str:
-    """Return the dependency on all unfinished runs, `waiting`, of `awaited`.
-
-    An array is named as one job if all its runs are awaited and can still end well in it.
-    """
-    records = {id(queued_run.record): queued_run.record for queued_run in waiting.values()}
-    wholes = {number for number, record in records.items() if _is_whole(record, waiting, awaited)}
-    names = dict.fromkeys(
-        queued_run.record.jobs[-1] if id(queued_run.record) in wholes else queued_run.record.task_name(queued_run.index)
-        for queued_run in waiting.values()
-    )
-    return f"afterok:{':'.join(names)}" if names else ""
 
 
 # Submission.
@@ -338,7 +312,8 @@ def wait(jobs: Sequence[Job], *places: Path) -> Submission:
     try:
         while True:
             try:
-                if not any(queued_run.is_live for run, queued_run in queued_runs(*places).items() if run in mine):
+                queued = queued_runs(*places)
+                if not any(queued_run.is_live for run, queued_run in queued.items() if run in mine):
                     break
             except NoAnswer as silence:
                 if told != (told := f"{silence}; still waiting"):
@@ -346,17 +321,15 @@ def wait(jobs: Sequence[Job], *places: Path) -> Submission:
             time.sleep(_POLL_SECONDS)
     except KeyboardInterrupt:
         return Submission(CONTINUE_LATER, [None] * len(jobs))
-    return Submission(worst(_ending(job.run_dir) for job in jobs), [job.objective for job in jobs])
+    return Submission(
+        worst(_ending(job.run_dir, queued.get(job.run_dir)) for job in jobs), [job.objective for job in jobs]
+    )
 
 
-def _ending(run_dir: Path) -> int:
-    """Return the exit code of an ended run, that of its last attempt, or 1 if it recorded none; prints the cause of a failure."""
-    if is_finished(run_dir):
-        return DONE
-    last = (attempts(run_dir) or [{}])[-1]
-    code, reason = int(last.get("code") or 1), last.get("reason") or "ended unfinished"
-    if last.get("requeued") and last.get("signal") != CANCELLED:
-        code, reason = 1, f"{reason}; the job ended before its next attempt began"
-    mark = "" if code in (GATE_NO, GATE_UNDECIDED, CONTINUE_LATER) else "error: "
-    print(f"{mark}{run_dir}: {reason} (exit code {code})", file=sys.stderr, flush=True)
-    return code
+def _ending(run_dir: Path, queued_run: QueuedRun | None) -> int:
+    """Return the exit code of an ended run; prints why it is not finished."""
+    row = row_of(ListedRun(None, run_dir, ""), queued_run.queue_state() if queued_run else None)
+    if row.code != DONE:
+        mark = "" if row.code in (GATE_NO, GATE_UNDECIDED, CONTINUE_LATER) else "error: "
+        print(f"{mark}{run_dir}: {row.reason or row.state} (exit code {row.code})", file=sys.stderr, flush=True)
+    return row.code

@@ -21,6 +21,7 @@ from psychocounsel.rundir.run_config import read_overrides
 from psychocounsel.rundir.sweep import key_of
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.targets import config_folders
+from psychocounsel.storage.files import with_noun
 
 # Opening lines: the size of the training and held-out data
 
@@ -33,13 +34,9 @@ def opening_line(data: Dataset, unit: str, steps: int, batch: int) -> str:
     `unit` is the kind of data that the algorithm needs (`Needs.data`), `batch` the groups of a step.
     """
     word = _UNITS[unit]
-    of = "" if word == "prompt" else f" ({_counted(data.distinct_prompts, 'prompt')})"
-    held_out = _counted(len(data.held_out), f"held-out {word}")
-    return f"{data.rows:,} train / {held_out}{of}, {_counted(steps, 'step')} of {batch:,}"
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number:,} {word}" if number == 1 else f"{number:,} {word}s"
+    of = "" if word == "prompt" else f" ({with_noun(data.distinct_prompts, 'prompt')})"
+    held_out = with_noun(len(data.held_out), f"held-out {word}")
+    return f"{data.rows:,} train / {held_out}{of}, {with_noun(steps, 'step')} of {batch:,}"
 
 
 # Seconds of the start by phase, from the command to the first optimizer step

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.errors import UserError
+from psychocounsel.storage.files import with_noun
 
 
 def refused(path: Path, line: int, why: str) -> UserError:
@@ -97,7 +98,7 @@ def tsv_rows(path: Path, needed: Collection[str]) -> list[TableRow]:
     rows, last = [], max(columns.index(name) for name in needed)
     for line, cells in lines:
         if not last < len(cells) <= len(columns):
-            raise refused(path, line, f"has {len(cells)} cells, but the header has {len(columns)}")
+            raise refused(path, line, f"has {with_noun(len(cells), 'cell')}, but the header has {len(columns)}")
         padded = [*cells, *[""] * (len(columns) - len(cells))]
         by_name = {name: cell.strip() for name, cell in zip(columns, padded, strict=True) if name}
         rows.append(TableRow(line, by_name))

@@ -34,7 +34,7 @@ from psychocounsel.evaluation.safety.cases import CASE_FIGURES, JudgedCase
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import written
-from psychocounsel.storage.files import read_mapping, write_atomically, write_json
+from psychocounsel.storage.files import read_mapping, with_noun, write_atomically, write_json
 from psychocounsel.storage.text_hashes import text_id
 
 # File adjudicate.csv: cases as plain text, in which people fill in their answers.
@@ -115,7 +115,7 @@ def read_rows(path: Path) -> list[FileRow]:
     for number, row in enumerate(rows[1:], 2):
         if any(cell.strip() for cell in row):
             if len(row) != len(names):
-                raise UserError(f"{path}, row {number}: has {len(row)} cells instead of {len(names)}")
+                raise UserError(f"{path}, row {number}: has {with_noun(len(row), 'cell')} instead of {len(names)}")
             file_rows.append(FileRow(str(path), number, dict(zip(names, (cell.strip() for cell in row), strict=True))))
     return file_rows
 
@@ -219,7 +219,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     _write_file(context.files.adjudicate, waiting, draw)
     _write_key(context.files.adjudication_key, wanted, {name for names in drawn.values() for name in names})
     if waiting:
-        context.say(f"{len(waiting):,} cases wait in {context.files.adjudicate}")
+        context.say(f"waiting in {context.files.adjudicate}: {with_noun(len(waiting), 'case')}")
     return {"cases": len(wanted), "waiting": len(waiting)}
 
 

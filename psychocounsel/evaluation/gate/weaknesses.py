@@ -155,7 +155,7 @@ def _add_training(config: DictConfig, part: DictConfig, evidence: Evidence, foun
             f"the model was trained on {with_noun(len(known), 'message', 'messages')} of the set, so its replies show nothing; "
             "train without them"
         )
-    if unknown and not config.trained_on:
+    if unknown and not (config.trained_on and examples):
         found.conditions.append(f"the training data of {', '.join(unknown)} are unknown (trained_on=[FILE] names them)")
 
 

@@ -30,6 +30,7 @@ from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, by_speech, rows_of, written
+from psychocounsel.storage.files import with_noun
 
 _SPEECH = ("speech", "messages", "language", "crisis", "near_training")
 _WITH_VERDICT = (TEXT, EQUAL, EMPTY)  # an empty reply loses without a call, and equal replies tie
@@ -157,6 +158,6 @@ def _said(figures: dict[str, Any]) -> Iterator[str]:
                 "crisis_to_third_parties=true sends them"
             )
         if counts.get(TOO_LONG):
-            yield f"judge {name}: {counts[TOO_LONG]:,} pairs have a reply that is too long for the reward model"
+            yield f"judge {name}: {with_noun(counts[TOO_LONG], 'pair')} with a reply that is too long for the reward model"
     for line in mixed_models(figures["models"], MOST_FREQUENT):
         yield f"warning: {line}"

@@ -45,6 +45,7 @@ from psychocounsel.settings.targets import build_section
 from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import Bar
 from psychocounsel.steps.running import draft_of
+from psychocounsel.storage.files import with_noun
 
 if TYPE_CHECKING:
     import torch
@@ -227,7 +228,7 @@ def consistency(name: str, ranking: JudgedPairs) -> list[Paragraph]:
     if not len(both):
         return []
     same = float((both[:, 0] == both[:, 1]).mean())
-    text = f"{name}: the same verdict in both orders on {same:.1%} of {len(both)} pairs; it has no probabilities"
+    text = f"{name}: the same verdict in both orders on {same:.1%} of {with_noun(len(both), 'pair')}; it has no probabilities"
     return [Paragraph(text)]
 
 

@@ -28,6 +28,7 @@ from psychocounsel.evaluation.judging.controls import MOST_WON, control_blocks, 
 from psychocounsel.evaluation.judging.pairs import EQUAL
 from psychocounsel.evaluation.reward.figures import FEW
 from psychocounsel.evaluation.reward.principles import principle_blocks
+from psychocounsel.storage.files import with_noun
 
 
 @dataclass(frozen=True)
@@ -275,7 +276,7 @@ def _reliability(title: str, bins: Sequence[Figures]) -> Curve:
         [place["right"] for place in bins],
         [place["low"] for place in bins],
         [place["high"] for place in bins],
-        [f"{place['n']} predictions from {place['from']:.2f} to {place['to']:.2f}" for place in bins],
+        [f"{with_noun(place['n'], 'prediction')} from {place['from']:.2f} to {place['to']:.2f}" for place in bins],
     )
 
 

@@ -26,6 +26,7 @@ from psychocounsel.evaluation.safety.figures import Judge, JudgedFigures, S
 from psychocounsel.evaluation.safety.questions import SAFETY_FIGURES
 from psychocounsel.evaluation.safety.seeded import JudgeQuality, PlantedShare
 from psychocounsel.evaluation.safety.word_checks import WORDS
+from psychocounsel.storage.files import with_noun
 
 JUDGE_HEADINGS = ["evaluation", "judge"]
 HEADINGS = [*JUDGE_HEADINGS, "contestant"]
@@ -130,7 +131,7 @@ def flag_conclusions(
             continue
         flagged, counts_of, figures = flags_in(found), {**found}, found["figures"]
         word, tone = ("flagged", "bad") if flagged else (UNDECIDED, "undecided")
-        flags = f"{flagged} hard {'flag' if flagged == 1 else 'flags'}" if flagged else "no hard flag"
+        flags = with_noun(flagged, "hard flag") if flagged else "no hard flag"
         rest = "Read what is flagged first." if flagged else f"This proves no safety: {UNDECIDED}."
         known = [name for name in subject.shares[:_TOLD] if name in figures and figures[name]["mean"] is not None]
         shares = "; ".join(f"{subject.titled(name)} {percent_text(figures[name], 'mean')}" for name in known)

@@ -13,6 +13,7 @@ from psychocounsel.evaluation.safety.speeches import CrisisSpeech, crisis_speech
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row
+from psychocounsel.storage.files import with_noun
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
@@ -34,7 +35,9 @@ def set_speeches(config: DictConfig, say: Callable[[str], None]) -> list[Row]:
     rows = [_row(speech.speech, speech.text, speech) for speech in chosen.values()]
     if config.evaluation.swaps:
         swaps = [swap for swap in swapped_speeches() if swap.base.speech in chosen]
-        say(f"{len(swaps)} variants of these speeches with another dialect, gender or age (evaluation.swaps)")
+        say(
+            f"{with_noun(len(swaps), 'variant')} of these speeches with another dialect, gender or age (evaluation.swaps)"
+        )
         rows += [_row(swap.speech, swap.text, swap.base) for swap in swaps]
     return sorted(rows, key=lambda row: str(row["speech"]))
 

@@ -22,6 +22,7 @@ from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, written
+from psychocounsel.storage.files import with_noun
 
 _CLIENT_TOKENS = 150  # assumed length of a client's turn in estimates; the 80 words of a script take fewer
 
@@ -143,9 +144,10 @@ def session_rows(plan: SessionPlan, answers: Answers, retries: int) -> list[Row]
 
 
 def _said(figures: dict[str, Any]) -> Iterator[str]:
-    yield f"{figures['sessions']:,} sessions with {figures['personas']:,} clients, {figures['replies']:,} replies"
+    sessions, clients = with_noun(figures["sessions"], "session"), with_noun(figures["personas"], "client")
+    yield f"{sessions} with {clients}, {with_noun(figures['replies'], 'reply', 'replies')}"
     for name, counts in figures["outcomes"].items():
         if odd := odd_outcomes(counts):
             yield f"{name}: {odd}"
     for name, count in figures["incomplete"].items():
-        yield f"{name}: {count:,} sessions broke off; no figure includes them"
+        yield f"{name}: {with_noun(count, 'session')} broke off; no figure includes them"

@@ -15,6 +15,7 @@ from psychocounsel.evaluation.stepped import SteppedEvaluation, models_of, outpu
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
 from psychocounsel.steps.course import Course, StepContext
+from psychocounsel.storage.files import with_noun
 
 _READ_BY_CONVERSATIONS = (
     *("personas", "contestants", "client", "replies", "limit"),
@@ -124,7 +125,9 @@ class SessionEvaluation(SteppedEvaluation):
             lines += answers_step.to_ask(context, "conversations" in due)
         prompt = flows_step.flow_prompt(config) if "flows" in due else None
         if prompt is not None and "conversations" in due:
-            lines.append(f"flows: at most {len(prompt.flow.questions)} calls per judge for each of these sessions")
+            lines.append(
+                f"flows: at most {with_noun(len(prompt.flow.questions), 'call')} per judge for each of these sessions"
+            )
         elif prompt is not None:
             lines += flows_step.estimate(context).lines("flows, at most")
         return lines

@@ -27,6 +27,7 @@ from psychocounsel.evaluation.safety.judged_blocks import (
 )
 from psychocounsel.evaluation.session.figures import FlowFigures, SessionFigures, SessionSetting
 from psychocounsel.evaluation.session.findings import SESSION_FIGURES, TURN_FIGURES
+from psychocounsel.storage.files import with_noun
 
 SESSIONS = Subject("sessions", "Sessions", "client", "clients", "sessions", SESSION_FIGURES, ("recognised_after",))
 FLOW_WARNINGS = (
@@ -84,7 +85,8 @@ def session_warnings(
     yield from map(words_warning, by_checks)
     for name, numbers in sessions.items():
         if numbers.get("incomplete"):
-            yield f"{name}: {numbers['incomplete']} of {numbers['sessions']} sessions broke off; no figure includes them"
+            every = with_noun(numbers["sessions"], "session")
+            yield f"{name}: {numbers['incomplete']} of {every} broke off; no figure includes them"
 
 
 # Hard flags

@@ -19,6 +19,7 @@ from psychocounsel.evaluation.session.dialogue import SCHEMA
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, written
+from psychocounsel.storage.files import with_noun
 from psychocounsel.storage.text_hashes import text_id
 
 # Reader of finished conversations: text files in VERA-MH's format, and JSON lines in MindEval's (docs/safety.md#whole-sessions).
@@ -194,7 +195,8 @@ def write_transcripts(context: StepContext[EvaluationDir]) -> dict[str, Any]:
             outcomes.setdefault(row["setting"], Counter())[row["outcome"]] += 1
     replies = sum(count.total() for count in outcomes.values())
     personas = len({transcript.persona for transcript in chosen})
-    context.say(f"{len(chosen):,} conversations of {personas:,} clients, {replies:,} replies")
+    conversations, clients = with_noun(len(chosen), "conversation"), with_noun(personas, "client")
+    context.say(f"{conversations} of {clients}, {with_noun(replies, 'reply', 'replies')}")
     counted = {name: dict(sorted(counts.items())) for name, counts in outcomes.items()}
     return {"personas": personas, "sessions": len(chosen), "replies": replies, "outcomes": counted, "failed": 0}
 

@@ -35,6 +35,7 @@ from psychocounsel.evaluation.winrate.figures import (
     over_seeds,
 )
 from psychocounsel.metrics.win_rates import SMALL
+from psychocounsel.storage.files import with_noun
 
 Runs = Sequence[Titled[WinrateFigures]]
 _HEADINGS = ["evaluation", "model", "against", "length limit"]
@@ -180,7 +181,7 @@ def _cautions(figures: WinrateFigures) -> Iterator[str]:
 def _left_out(runs: Runs) -> Iterator[Paragraph]:
     for run in runs:
         if number := run.figures["left_out"]:
-            sentence = f"{number} speeches are skipped, because they are near-duplicates of training data."
+            sentence = f"skipped as near-duplicates of training data: {with_noun(number, 'speech', 'speeches')}."
             yield Paragraph(name_in(run.title, sentence, len(runs) > 1))
 
 

@@ -27,6 +27,21 @@ def jobs_of(out: Path) -> list[str]:
 
 
 @pytest.mark.slow
+def test_cancelled_shards_are_resubmitted_each_after_what_it_waits_for(slurm: Cluster, tmp_path: Path) -> None:
+    speeches(tmp_path / "speeches.jsonl", COUNT)
+    out = tmp_path / "shared"
+    with model_server() as server:
+        given = ["annotate", "speeches=speeches.jsonl", "speeches.license=cc0-1.0", *models(server), f"out={out}"]
+        cli(*given, *SLURM, "+cluster.sbatch.hold=true", cwd=tmp_path, **slurm.environment)
+        slurm.jobs("cancel", str(out))
+        assert slurm.jobs("resubmit", str(out)).count("submitted ") == 3
+    first, shards, last = jobs_of(out / "shards")[-2:] + jobs_of(out)[-1:]
+    waits = slurm.call("squeue", "-h", "-a", "-o", "%F %E")
+    assert f"{shards} afterok:{first}" in waits and f"{last} afterok:{shards}" in waits
+    assert "cancelled 4 runs" in slurm.jobs("cancel", str(out))
+
+
+@pytest.mark.slow
 def test_shards_make_the_data_set_of_one_process(slurm: Cluster, tmp_path: Path) -> None:
     speeches(tmp_path / "speeches.jsonl", COUNT)
     with model_server(0.3) as server:

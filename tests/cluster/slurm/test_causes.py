@@ -61,10 +61,12 @@ def test_a_requeued_job_that_dies_before_its_attempt_begins_is_failed(slurm: Clu
     assert slurm.ended(run) == ["failed"]
     said = slurm.jobs("status", str(run))
     assert "(USR1); the job ended before its next attempt began: " in said and "no_such_command: command not" in said
+    assert "[failed] stopped at step " in slurm.jobs("logs", str(run)), "the log is of the attempt before"
     slurm.jobs("resubmit", str(run))
     assert slurm.ended(run) == ["failed"]
     said = slurm.jobs("status", str(run))
     assert "never started (failed): " in said and "no_such_command: command not" in said
+    assert "[failed] never started (failed): " in slurm.jobs("logs", str(run))
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from psychocounsel.cluster.slurm.queue import QueuedRun, Task
 from psychocounsel.cluster.slurm.request import SlurmRequest
 from psychocounsel.cluster.slurm.study_chain import Link, Part, Place, TaskBatch, parts
 from psychocounsel.errors import CONTINUE_LATER, GATE_NO, GATE_UNDECIDED, UserError
-from psychocounsel.rundir.paths import RunDir, SubmissionDir
+from psychocounsel.rundir.paths import RunDir, StudyDir, SubmissionDir
 from psychocounsel.rundir.results import write_summary
 from psychocounsel.rundir.run import note_attempt
 from psychocounsel.rundir.run_config import write_job
@@ -208,10 +208,24 @@ def test_an_array_with_a_failed_run_that_was_submitted_again_is_named_by_its_oth
     monkeypatch.setattr(submitting, "queued_runs", lambda place: elsewhere)
     assert submitting.dependency([str(sweep)], each) == "afterok:7_1:7_2"
     elsewhere[c] = replace(elsewhere[c], task=Task("7", 2, "CANCELLED", "", ""))
-    with pytest.raises(UserError, match="c has ended unfinished"):
+    with pytest.raises(UserError, match="c: has ended unfinished"):
         submitting.dependency([str(sweep)], each)
     remove_from_table(sweep, [c])  # `jobs forget`
     assert submitting.dependency([str(sweep)], each) == "afterok:7_1"
+
+
+def test_a_failed_choice_of_a_studys_stage_is_repeated_by_the_studys_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = tmp_path / "stage" / "select-1"
+    chosen.mkdir(parents=True)
+    write_job(chosen, "psychocounsel.launch", 0, [])
+    add_to_table(chosen.parent, [])
+    StudyDir(tmp_path).study.touch()
+    ended = QueuedRun(record("7", chosen), 0, Task("7", None, "CANCELLED", "", ""))
+    monkeypatch.setattr(submitting, "queued_runs", lambda place: {chosen: ended})
+    with pytest.raises(UserError, match=f"after={chosen}: has ended unfinished; repeat the study's command"):
+        submitting.dependency([str(chosen)], [[0]])
 
 
 def test_a_wait_survives_a_restart_of_slurms_controller(
@@ -248,7 +262,7 @@ def test_a_wait_ends_with_the_exit_code_of_the_runs(
     def ended(run: Path, code: int) -> None:
         attempt = RunDir(run).attempt(1)
         attempt.path.mkdir(parents=True)
-        note_attempt(attempt, code=code, verdict="failed", reason="node1 was lost")
+        note_attempt(attempt, started=1.0, ended=2.0, code=code, verdict="failed", reason="node1 was lost")
 
     write_summary(sweep / "a", "finished", metrics={})
     ended(sweep / "b", GATE_UNDECIDED)
@@ -257,10 +271,36 @@ def test_a_wait_ends_with_the_exit_code_of_the_runs(
     said = capsys.readouterr().err.splitlines()
     assert said[-2:] == [
         f"{sweep / 'b'}: node1 was lost (exit code 4)",
-        f"error: {sweep / 'c'}: ended unfinished (exit code 1)",
+        f"error: {sweep / 'c'}: not submitted (exit code 1)",
     ]
     ended(sweep / "c", GATE_NO)
     assert submitting.wait(jobs, sweep).exit_code == GATE_NO
-    note_attempt(RunDir(sweep / "c").attempt(1), code=CONTINUE_LATER, requeued=True, signal="USR1")
-    assert submitting.wait(jobs[2:], sweep).exit_code == 1
-    assert "node1 was lost; the job ended before its next attempt began (exit code 1)" in capsys.readouterr().err
+
+
+def test_a_wait_for_a_job_that_died_before_its_attempt_began_ends_with_the_jobs_own_error(
+    sweep: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The attempt of job 7 stopped; then its requeued job 7, or the resubmitted job 8, died in its set-up."""
+    run, jobs = sweep / "a", [Job(TRAIN, check(compose(["cluster=slurm"])), sweep / "a")]
+    attempt = RunDir(run).attempt(1)
+    attempt.path.mkdir(parents=True)
+    about = {
+        "job": "7",
+        "started": 1.0,
+        "ended": 2.0,
+        "code": CONTINUE_LATER,
+        "verdict": "stopped",
+        "reason": "stopped",
+    }
+    note_attempt(attempt, **about)
+    died = {"7": "stopped; the job ended before its next attempt began", "8": "never started (failed)"}
+    for job, reason in died.items():
+        note_attempt(attempt, requeued=job == "7", signal="USR1" if job == "7" else "TERM")
+        files = SubmissionDir(sweep / job)
+        files.path.mkdir()
+        files.job_log(job).write_text("conda: command not found\n")
+        known = {run: QueuedRun(Record([job], [[run]], [], files), 0, Task(job, None, "FAILED", "", ""))}
+        monkeypatch.setattr(submitting, "queued_runs", lambda *places, known=known: known)
+        assert submitting.wait(jobs, sweep).exit_code == 1
+        said = f"error: {run}: {reason}: conda: command not found (exit code 1)"
+        assert capsys.readouterr().err.splitlines()[-1] == said

@@ -252,9 +252,9 @@ def test_a_job_uploads_what_its_tracker_stored_when_it_ends_and_not_before_a_req
             assert f"ExitCode={code}" in slurm.call("scontrol", "show", "job", job)
         names = {payload["variables"].get("name") for path, payload in server.asked if path == "/graphql"}
     assert {(run / "wandb" / "run_id").read_text().strip() for run in (good, bad)} <= names
-    assert slurm.jobs("logs", str(good)).endswith("\nuploaded 1 runs\n")
+    assert slurm.jobs("logs", str(good)).endswith("\nuploaded 1 run\n[finished]\n")
     assert "uploaded" not in (bad / "logs" / "01" / "rank-0.out").read_text()
-    assert slurm.jobs("logs", str(bad)).endswith("\nuploaded 2 runs\n")
+    assert "\nuploaded 2 runs\n[failed] " in slurm.jobs("logs", str(bad))
 
 
 @pytest.mark.slow

@@ -50,7 +50,7 @@ def test_a_good_counsellor_passes_once_people_have_judged_its_replies(tmp_path: 
         assert "decision: undecided (exit code 4)" in said and "set without adjudication" in said
         file = tmp_path / "gate" / "adjudicate.csv"
         waiting = len(cells_of(file))
-        assert f"{waiting} cases wait in" in said
+        assert f"adjudicate.csv: {waiting} cases" in said
         shown = {cell for row in cells_of(file) for name, cell in row.items() if name not in ("messages", "case")}
         assert shown == {"", "safety", "session", *EXPECTED}  # blind
         key = {row["case"]: row for row in pq.read_table(tmp_path / "gate" / "adjudication_key.parquet").to_pylist()}

@@ -131,6 +131,15 @@ def test_training_on_a_message_of_the_set_is_found_in_later_turns(place: str, tm
     ]
 
 
+def test_training_data_that_cannot_be_read_are_unknown(tmp_path: Path) -> None:
+    (tmp_path / "broken.jsonl").write_text("{")
+    named = f"trained_on=[{tmp_path}/broken.jsonl]"
+    config = contest("evaluation=gate", "model.path=builtin:tiny_dpo", "against=builtin:tiny", named)
+    found, safety = Weaknesses(), contest("evaluation=safety", "model.path=builtin:tiny_dpo")
+    _add_training(config, safety, Evidence("model", "base", CLEAN[:1], {}, {}, None, {}), found)
+    assert found.conditions == ["the training data of model are unknown (trained_on=[FILE] names them)"]
+
+
 def test_a_person_has_one_answer_however_the_name_is_written(tmp_path: Path) -> None:
     evidence, files = Evidence("model", "base", CLEAN[:1], {}, {}, None, {}), EvaluationDir(tmp_path)
     filled = dict.fromkeys(("missed", "over_escalation", "under_triage", "hard"), "no")

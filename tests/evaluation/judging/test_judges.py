@@ -59,7 +59,7 @@ def test_scores_and_verdicts_are_those_of_the_scorer(tmp_path: Path) -> None:
         assert (mine[2]["overall"], mine[2]["empathy"]) == (0, None), "a scorer says nothing of principles"
     assert figures["outcomes"] == {name: {"text": 2, "equal": 1, "too_long": 1} for name in ("rm", "rm-2")}
     assert failed_calls(figures) == 0, "nothing that another attempt would change"
-    assert "judge rm: 1 pairs have a reply that is too long for the reward model" in said
+    assert "judge rm: 1 pair with a reply that is too long for the reward model" in said
     again, _ = judge_pairs(files, judges)
     assert again["bought"] == figures["bought"] == 6, "which is not asked for again"
 

@@ -172,7 +172,7 @@ def test_several_evaluations_share_the_tables(figures: WinrateFigures, blocks: l
     assert "evaluation" not in rows(blocks, "win-rates")[0]
     assert chart(both, "win-rate-overview").ticks[4].startswith("two: mine against base")
     assert "two: beware" in said(both, "warning")
-    assert "two: 3 speeches are skipped, because they are near-duplicates of training data." in said(both)
+    assert "two: skipped as near-duplicates of training data: 3 speeches." in said(both)
     assert "win-rate-seeds" not in tables(both), "one seed has no spread"
 
 
