@@ -48,7 +48,7 @@ def file_rows(
         ".csv": read_table,
         ".tsv": read_table,
     }
-    kind = (file.with_suffix("").suffix if _is_gzip(file) else file.suffix).lower()
+    kind = kind_of(file)
     if kind not in readers or (_is_gzip(file) and kind == ".parquet"):
         hint = "save the table as CSV UTF-8, or " if kind in (".xlsx", ".xls", ".ods") else ""
         raise UserError(
@@ -67,6 +67,11 @@ def file_rows(
         ) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{file}: is not a complete gzip file") from error
+
+
+def kind_of(file: Path) -> str:
+    """Return a file's suffix in lower case, without `.gz`."""
+    return (file.with_suffix("").suffix if _is_gzip(file) else file.suffix).lower()
 
 
 def _is_gzip(file: Path) -> bool:
@@ -101,7 +106,9 @@ def _json(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
 def _parse_json(text: str, where: str) -> Any:
     """Return the parsed text, or a UserError that says why it cannot be parsed."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_doubles)
+    except UserError as error:
+        return UserError(f"{where}: {error}")
     except json.JSONDecodeError as error:
         hint = "; a file with one object a line is named .jsonl" if error.msg == "Extra data" else ""
         return UserError(f"{where}: is not valid JSON ({error.msg} at line {error.lineno} column {error.colno}){hint}")
@@ -111,6 +118,15 @@ def _parse_json(text: str, where: str) -> Any:
         return UserError(
             f"{where}: cannot be parsed: it has a number of more than {sys.get_int_max_str_digits()} digits"
         )
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object with a key twice, because Python would silently keep only the last value."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise UserError(f"has the key {words(twice)} twice; keep one of them")
+    return row
 
 
 def _table(

@@ -55,7 +55,7 @@ class BadRow:
 def read_speeches(source: SpeechSource, turns: str, copies: Path) -> Iterator[SpeechRow | BadRow]:
     """Yield every row of `source` in order, one at a time; with `turns=every` once for each turn of the client.
 
-    The `datasets` library copies folders before reading them. These copies go to `copies`; they contain clients' identifiers,
+    The `datasets` library copies the folders that it reads. These copies go to `copies`; they contain clients' identifiers,
     so the caller must delete the folder.
 
     Raises:
