@@ -89,13 +89,13 @@ def _jsonl(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
                 if number == 1 and line.lstrip()[0] == "[":
                     raise UserError(f"{file}: holds a list, and not one JSON object a line; name it .json")
                 where = f"{name} line {number}"
-                value = _parse_json(line, where)
+                value = _parse_json(line, where, "; a line holds one object and no comma after it")
                 yield where, value if isinstance(value, UserError) else _object(value, where)
 
 
 def _json(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
     with _open(file) as text:
-        rows = _parse_json(text.read(), name)
+        rows = _parse_json(text.read(), name, "; a file with one object a line is named .jsonl")
     if isinstance(rows, UserError):
         raise rows
     if not isinstance(rows, list):
@@ -103,15 +103,18 @@ def _json(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
     yield from numbered(rows, name)
 
 
-def _parse_json(text: str, where: str) -> Any:
-    """Return the parsed text, or a UserError that says why it cannot be parsed."""
+def _parse_json(text: str, where: str, extra: str) -> Any:
+    """Return the parsed text, or a UserError that says why it cannot be parsed; `extra`: what to do if text follows the value."""
     try:
         return json.loads(text, object_pairs_hook=_without_doubles)
     except UserError as error:
         return UserError(f"{where}: {error}")
     except json.JSONDecodeError as error:
-        hint = "; a file with one object a line is named .jsonl" if error.msg == "Extra data" else ""
-        return UserError(f"{where}: is not valid JSON ({error.msg} at line {error.lineno} column {error.colno}){hint}")
+        hint = extra if error.msg == "Extra data" else ""
+        if text.strip() == "{":
+            hint = "; write each object in one line"
+        reason = error.msg.removesuffix(" at")
+        return UserError(f"{where}: is not valid JSON ({reason} at line {error.lineno} column {error.colno}){hint}")
     except RecursionError:
         return UserError(f"{where}: cannot be parsed: its JSON is nested too deeply")
     except ValueError:  # Python limits the digits of an integer
@@ -187,7 +190,8 @@ def _cells(delimiter: str | None, file: Path, name: str) -> Iterator[tuple[str, 
                 yield where, {column: cell or None for column, cell in zip(header, cells, strict=False)}
         except csv.Error as error:
             raise UserError(
-                f"{name}: row {number + 1} or the row before has wrong quotation marks ({error})"
+                f"{name}: row {number + 1} or the row before has wrong quotation marks ({error}); a cell with such marks or "
+                'line breaks stands in quotation marks, and each mark inside is written twice: "He said ""no""."'
             ) from error
 
 

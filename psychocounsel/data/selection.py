@@ -111,7 +111,7 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
     given pairs are checked as well: such a pair may be dropped or change sides. Otherwise given rows are kept.
 
     Raises:
-        UserError: if a row lacks ratings that these settings need.
+        UserError: if a row lacks ratings that these settings need, or if no pair is left.
     """
     weights, veto = {name: data.principle_weights.get(name, 1.0) for name in PRINCIPLES}, data.safety_veto
     switches = {
@@ -150,6 +150,8 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
     for reason, count in dropped.items():
         if count:
             report(f"{path}: {with_noun(count, 'pair')} dropped ({reason})")
+    if examples and not kept:
+        raise UserError(f"{path}: none of its pairs is left ({dropped.most_common(1)[0][0]})")
     if relabelled:
         report(
             f"{path}: {with_noun(relabelled, 'pair')} changed sides, because their ratings prefer the other reply ({off} keeps "

@@ -401,6 +401,8 @@ def _load(path: str, load: Callable[[Any], Any]) -> Any:
     try:
         loaded = load(datasets)
     except (OSError, ValueError, KeyError, TypeError, datasets.exceptions.DatasetsError) as error:
+        if isinstance(error, datasets.data_files.EmptyDatasetError | datasets.exceptions.DataFilesNotFoundError):
+            raise UserError(f"{path}: this folder holds no data file") from error
         hint = "; if its files have different columns, name one of them" if Path(path).is_dir() else ""
         raise UserError(f"{path}: cannot be loaded as a dataset ({_reason(error)}){hint}") from error
     return loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}

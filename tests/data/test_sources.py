@@ -149,7 +149,9 @@ def test_an_empty_parquet_file_and_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the dataset is empty"):
         load_examples(str(tmp_path / "rows.parquet"), "train", None)
     (tmp_path / "nothing").mkdir()
-    one_line(str(tmp_path / "nothing"))
+    assert one_line(str(tmp_path / "nothing")).endswith("nothing: this folder holds no data file")
+    (tmp_path / "nothing" / "notes.docx").touch()
+    assert one_line(str(tmp_path / "nothing")).endswith("nothing: this folder holds no data file")
 
 
 def one_line(path: str) -> str:
@@ -316,6 +318,24 @@ def test_a_pointer_of_git_lfs_is_told(tmp_path: Path) -> None:
     file = table(tmp_path / "rows.CSV.GZ", "version https://git-lfs.github.com/spec/v1", "oid sha256:00", "size 7")
     with pytest.raises(UserError, match=r"rows.CSV.GZ: holds only a pointer of Git LFS; run git lfs pull"):
         pairs_read(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        (
+            "rows.jsonl",
+            '{"prompt": "Day 1."},',
+            "Extra data at line 1 column 21); a line holds one object and no comma",
+        ),
+        ("rows.jsonl", '{\n"prompt": "Day 1."\n}', "at line 2 column 1); write each object in one line"),
+        ("rows.jsonl", '{"prompt": "a\tb"}', "(Invalid control character at line 1 column 14)"),
+        ("rows.json", '{"prompt": "a"}\n{"prompt": "b"}', "a file with one object a line is named .jsonl"),
+        ("rows.csv", 'prompt,chosen\n"He said \\"no\\", twice",b', "each mark inside is written twice"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told_with_its_mend(name: str, text: str, reason: str, tmp_path: Path) -> None:
+    assert reason in one_line(str(table(tmp_path / name, text)))
 
 
 def test_a_key_that_stands_twice_is_refused_with_its_place(tmp_path: Path) -> None:
