@@ -277,12 +277,20 @@ def _data_files_of(folder: Path) -> list[Path]:
 
 
 def _visible_files(folder: Path) -> list[Path]:
-    """Return the files below a folder, but for hidden ones and those of hidden folders, such as the hub's `.cache`."""
-    return [
-        file
-        for file in sorted(folder.rglob("*"))
-        if file.is_file() and not any(part.startswith(".") for part in file.relative_to(folder).parts)
-    ]
+    """Return the files below a folder, but for hidden ones and those of hidden folders, such as the hub's `.cache`.
+
+    Raises:
+        OSError: for a folder that cannot be read, because its rows would be missing.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    files = list[Path]()
+    for place, folders, names in os.walk(folder, onerror=refuse if folder.is_dir() else None):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(files)
 
 
 def _split_of(file: Path) -> str:
@@ -359,7 +367,8 @@ def read_rows(
                     raise wrong_return(source, "rows", item, wanted)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
-        raise UserError(f"{path or source.name}: cannot be read ({reason})") from error
+        place = getattr(error, "filename", None) or path or source.name
+        raise UserError(f"{place}: cannot be read ({reason})") from error
 
 
 def _load_dataset(source: StandardSource, path: str, split: str, revision: str | None) -> Any:

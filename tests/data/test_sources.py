@@ -803,6 +803,13 @@ def test_a_folder_of_which_some_files_would_not_be_read_is_refused(tmp_path: Pat
         read_all(folder)
 
 
+def test_a_file_of_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"prompt": "Day 1.", "chosen": "Why?", "rejected": "Stop."}])
+    (tmp_path / "b.jsonl").symlink_to("gone.jsonl")
+    with pytest.raises(UserError, match=r"b.jsonl: cannot be read \(No such file or directory\)$"):
+        read_all(tmp_path)
+
+
 def test_words_for_a_missing_number_are_missing_and_an_odd_cell_names_its_own_row(tmp_path: Path) -> None:
     file = tmp_path / "votes.csv"
     file.write_text('\nprompt, completion, reply_score\nDay 1., "Why, then?", 12\nDay 1.,Stop., 3\nDay 1.,NA,N/A\n')
