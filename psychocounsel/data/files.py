@@ -18,6 +18,7 @@ from psychocounsel.data.base import Row
 from psychocounsel.data.rows import is_missing
 from psychocounsel.data.settings import DELIMITERS
 from psychocounsel.errors import UserError, words
+from psychocounsel.storage.files import with_noun
 
 _NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _LONGEST_CELL = 100_000_000  # characters
@@ -185,7 +186,12 @@ def _cells(delimiter: str | None, file: Path, name: str) -> Iterator[tuple[str, 
                 where = f"{name} row {number}"
                 if len(cells) < len(header) or any(cell.strip() for cell in cells[len(header) :]):
                     hint = f"; put texts that contain {mark!r} in quotation marks" if len(cells) > len(header) else ""
-                    yield where, UserError(f"{where}: has {len(cells)} cells, but the header has {len(header)}{hint}")
+                    yield (
+                        where,
+                        UserError(
+                            f"{where}: has {with_noun(len(cells), 'cell')}, but the header has {len(header)}{hint}"
+                        ),
+                    )
                     continue
                 yield where, {column: cell or None for column, cell in zip(header, cells, strict=False)}
         except csv.Error as error:

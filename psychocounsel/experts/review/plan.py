@@ -146,11 +146,11 @@ def _wanted(kind: ItemKind, config: Any, say: Callable[[str], None]) -> list[Ite
     if options.only:
         if not expanded(options.only).is_file():
             raise UserError(f"review.only={options.only}: no such file; give a table with the column item")
-        ids = {
-            str(row.get("item"))
-            for _, row in read_rows(StandardSource(), str(expanded(options.only)), "train", None)
-            if isinstance(row, Mapping)
-        }
+        ids = set[str]()
+        for _, row in read_rows(StandardSource(), str(expanded(options.only)), "train", None):
+            if isinstance(row, UserError):
+                raise row
+            ids.add(str(row.get("item")))
         candidates = [candidate for candidate in candidates if candidate.item in ids]
         say(f"review.only={options.only}: {len(candidates):,} of its {len(ids):,} items are in {data}")
         if not candidates:
