@@ -19,6 +19,7 @@ from psychocounsel.data.shared_text import components_of, hash_of, normalised, o
 from psychocounsel.data.sources import load_examples, source_of
 from psychocounsel.errors import UserError, words
 from psychocounsel.storage.files import with_noun
+from psychocounsel.storage.text_hashes import text_id
 
 Report = Callable[[str], None]
 
@@ -334,7 +335,7 @@ def drop_test_speeches(train: list[Example], report: Report) -> list[Example]:
 
 def speech_hash(text: str) -> str:
     """Return the hash of a client's turn [16 hexadecimal digits]; case and spacing do not count."""
-    return hashlib.sha256(normalised([{"role": "user", "content": text}]).encode()).hexdigest()[:16]
+    return text_id(normalised([{"role": "user", "content": text}]))
 
 
 # A fixed pseudo-random order: it depends on the seed only, not on the machine or the order of rows.

@@ -1,6 +1,5 @@
 """Reads rows of a source, and turns each into a cleaned speech or into the reason why it is dropped."""
 
-import hashlib
 import re
 import unicodedata
 from collections import Counter
@@ -20,6 +19,7 @@ from psychocounsel.data.rows import is_missing
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError, words
 from psychocounsel.grading.rating import conversation_text, turns_of
+from psychocounsel.storage.text_hashes import text_id
 
 # Rows of a source: the client's text, and the topic and risk that the row states
 
@@ -152,7 +152,7 @@ class CleanedRow:
 def speech_id(text: str) -> str:
     """Return the id of a speech [16 hexadecimal digits]. Texts that differ only in case, spacing or Unicode form share one."""
     plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return hashlib.sha256(plain.encode()).hexdigest()[:16]
+    return text_id(plain)
 
 
 def cleaned(row: SpeechRow, settings: Speeches) -> CleanSpeech | str:
