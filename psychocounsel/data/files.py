@@ -186,12 +186,8 @@ def _cells(delimiter: str | None, file: Path, name: str) -> Iterator[tuple[str, 
                 where = f"{name} row {number}"
                 if len(cells) < len(header) or any(cell.strip() for cell in cells[len(header) :]):
                     hint = f"; put texts that contain {mark!r} in quotation marks" if len(cells) > len(header) else ""
-                    yield (
-                        where,
-                        UserError(
-                            f"{where}: has {with_noun(len(cells), 'cell')}, but the header has {len(header)}{hint}"
-                        ),
-                    )
+                    counts = f"has {with_noun(len(cells), 'cell')}, but the header has {len(header)}"
+                    yield where, UserError(f"{where}: {counts}{hint}")
                     continue
                 yield where, {column: cell or None for column, cell in zip(header, cells, strict=False)}
         except csv.Error as error:
