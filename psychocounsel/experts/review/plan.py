@@ -19,7 +19,7 @@ from psychocounsel.experts.items.pairs import PairKind
 from psychocounsel.experts.review.log import PRIVATE
 from psychocounsel.experts.settings import MOST_ITEMS, ReviewOptions
 from psychocounsel.rundir.paths import ReviewDir
-from psychocounsel.storage.files import expanded, read_mapping, with_noun, write_atomically, write_json
+from psychocounsel.storage.files import expanded, json_lines, read_mapping, with_noun, write_atomically, write_json
 
 # The plan
 
@@ -122,7 +122,7 @@ def _new_plan(
         for number, expert in enumerate(experts)
     }
     tokens = {expert: secrets.token_urlsafe(24) for expert in experts}
-    write_atomically(files.items, "".join(json.dumps(_row(item)) + "\n" for item in drawn), mode=PRIVATE)
+    write_atomically(files.items, json_lines(map(_row, drawn)), mode=PRIVATE)
     plan = ReviewPlan(kind, items, shown, tokens)
     _write(plan, files, settings)
     say(kind.drawn_line(drawn, len(wanted)))
