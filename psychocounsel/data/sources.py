@@ -148,7 +148,7 @@ def _conversations(
         about = {name: value for name, value in row.items() if name not in (*TEXTS, "id", group_by)}
         system = {name: row[name] for name in SYSTEM if row.get(name) is not None}
         conversation = conversations.setdefault(group, _Conversation(where, about | system, {}))
-        if _file_of(where) != (first := _file_of(conversation.first)):
+        if file_of(where) != (first := file_of(conversation.first)):
             raise UserError(
                 f"{where}: {first} has a conversation of this name, too (data.group_by={group_by}): give each conversation a "
                 "name of its own, or put the turns of one conversation into one file"
@@ -169,7 +169,7 @@ def _conversations(
         yield conversation.first, {**conversation.about, "id": group, "dialog": [turns[number][1] for number in order]}
 
 
-def _file_of(where: str) -> str:
+def file_of(where: str) -> str:
     """Return the file's name in a row's place, such as `a.csv row 3` or `a.jsonl line 3`; parts of a table count as one file."""
     return re.sub(r"-\d+-of-\d+(?=\.)", "", re.sub(r" (row|line) \d+$", "", where))
 

@@ -16,7 +16,7 @@ from psychocounsel.counsel.traits import language_of, read_risk_rules, read_topi
 from psychocounsel.data.messages import TALKS, talk_with_client
 from psychocounsel.data.near_duplicates import CJK
 from psychocounsel.data.rows import is_missing
-from psychocounsel.data.sources import StandardSource, read_rows
+from psychocounsel.data.sources import StandardSource, file_of, read_rows
 from psychocounsel.errors import UserError, words
 from psychocounsel.grading.rating import conversation_text, turns_of
 from psychocounsel.storage.text_hashes import text_id
@@ -61,11 +61,18 @@ def read_speeches(source: SpeechSource, turns: str, copies: Path) -> Iterator[Sp
     Raises:
         UserError: if the source cannot be read.
     """
+    file = own = name = ""  # of the last row: its file, its own id, and the id that it gets
     for where, row in read_rows(StandardSource(copies=copies), source.path, source.split, source.revision):
         try:
             if isinstance(row, UserError):
                 raise row
-            yield from _speeches(row, where, source, turns)
+            speeches = _speeches(row, where, source, turns)
+            before, file = file, file_of(where)
+            if speeches[0].row != own:
+                own = name = speeches[0].row
+            elif file != before:  # files that each count their conversations from 1
+                name = f"{file} {own}"
+            yield from (replace(speech, row=name) for speech in speeches)
         except UserError as error:
             yield BadRow(source.title, where, str(error))
 
