@@ -92,7 +92,10 @@ class GRPO(ReplyAdvantages):
         return len(set(self.rewards(group, ctx))) > 1
 
     def advantages_of(self, rewards: np.ndarray, kl: np.ndarray) -> np.ndarray:
-        """Return the advantages; `kl` is not used, because the divergence is part of the loss."""
+        """Return the advantages, float[n]; std has n - 1 in the denominator, plus 1e-4 against equal rewards.
+
+        `kl` is not used, because the divergence is part of the loss.
+        """
         advantages = rewards - rewards.mean()
         if self.normalise_std:
             advantages = advantages / (rewards.std(ddof=1) + 1e-4)

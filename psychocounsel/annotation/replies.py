@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -26,6 +25,7 @@ from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, opened, rows_of, written
 from psychocounsel.storage.files import with_noun
+from psychocounsel.storage.text_hashes import text_id
 
 # The step
 
@@ -198,7 +198,7 @@ class Drawing:
 
     def prompt_version(self, writer: LanguageModel | None) -> str:
         """Return a hash of the writer's prompt [16 hexadecimal digits]."""
-        return hashlib.sha256(self.prompt_of(writer).encode()).hexdigest()[:16]
+        return text_id(self.prompt_of(writer))
 
     def of(self, speech: Row) -> Iterator[Draw]:
         """Yield the draws for a speech: the columns `speech`, `text`, `language` and `crisis` of speeches.parquet.
@@ -245,7 +245,7 @@ SCHEMA = pa.schema(
 
 def reply_id(speech: str, text: str) -> str:
     """Return the id of a reply: 16 hexadecimal digits of the sha256 of the speech's id and the reply's text."""
-    return hashlib.sha256(f"{speech}\0{text}".encode()).hexdigest()[:16]
+    return text_id(speech, text)
 
 
 def read_reply(text: str) -> str:

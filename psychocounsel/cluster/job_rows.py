@@ -76,8 +76,8 @@ def _of_trainings(alike: Sequence[Job], say: Say, of_several: bool) -> str:
         say(line)
     fewest, most = min(steps), max(steps)
     return (
-        f"{config.model.name} with data={config.data.name}: {data.rows} training groups, "
-        f"{len(data.held_out)} held-out groups of {data.distinct_prompts} prompts, "
+        f"{config.model.name} with data={config.data.name}: {with_noun(data.rows, 'training group')}, "
+        f"{with_noun(len(data.held_out), 'held-out group')} of {with_noun(data.distinct_prompts, 'prompt')}, "
         + (with_noun(fewest, "step") if fewest == most else f"{fewest} to {most} steps")
     )
 

@@ -18,6 +18,7 @@ from psychocounsel.data.base import Row
 from psychocounsel.data.rows import is_missing
 from psychocounsel.data.settings import DELIMITERS
 from psychocounsel.errors import UserError, words
+from psychocounsel.storage.files import with_noun
 
 _NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _LONGEST_CELL = 100_000_000  # characters
@@ -48,7 +49,7 @@ def file_rows(
         ".csv": read_table,
         ".tsv": read_table,
     }
-    kind = (file.with_suffix("").suffix if _is_gzip(file) else file.suffix).lower()
+    kind = kind_of(file)
     if kind not in readers or (_is_gzip(file) and kind == ".parquet"):
         hint = "save the table as CSV UTF-8, or " if kind in (".xlsx", ".xls", ".ods") else ""
         raise UserError(
@@ -69,6 +70,11 @@ def file_rows(
         raise UserError(f"{file}: is not a complete gzip file") from error
 
 
+def kind_of(file: Path) -> str:
+    """Return a file's suffix in lower case, without `.gz`."""
+    return (file.with_suffix("").suffix if _is_gzip(file) else file.suffix).lower()
+
+
 def _is_gzip(file: Path) -> bool:
     return file.suffix.lower() == ".gz"
 
@@ -84,13 +90,13 @@ def _jsonl(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
                 if number == 1 and line.lstrip()[0] == "[":
                     raise UserError(f"{file}: holds a list, and not one JSON object a line; name it .json")
                 where = f"{name} line {number}"
-                value = _parse_json(line, where)
+                value = _parse_json(line, where, "; a line holds one object and no comma after it")
                 yield where, value if isinstance(value, UserError) else _object(value, where)
 
 
 def _json(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
     with _open(file) as text:
-        rows = _parse_json(text.read(), name)
+        rows = _parse_json(text.read(), name, "; a file with one object a line is named .jsonl")
     if isinstance(rows, UserError):
         raise rows
     if not isinstance(rows, list):
@@ -98,19 +104,33 @@ def _json(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
     yield from numbered(rows, name)
 
 
-def _parse_json(text: str, where: str) -> Any:
-    """Return the parsed text, or a UserError that says why it cannot be parsed."""
+def _parse_json(text: str, where: str, extra: str) -> Any:
+    """Return the parsed text, or a UserError that says why it cannot be parsed; `extra`: what to do if text follows the value."""
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_without_doubles)
+    except UserError as error:
+        return UserError(f"{where}: {error}")
     except json.JSONDecodeError as error:
-        hint = "; a file with one object a line is named .jsonl" if error.msg == "Extra data" else ""
-        return UserError(f"{where}: is not valid JSON ({error.msg} at line {error.lineno} column {error.colno}){hint}")
+        hint = extra if error.msg == "Extra data" else ""
+        if text.strip() == "{":
+            hint = "; write each object in one line"
+        reason = error.msg.removesuffix(" at")
+        return UserError(f"{where}: is not valid JSON ({reason} at line {error.lineno} column {error.colno}){hint}")
     except RecursionError:
         return UserError(f"{where}: cannot be parsed: its JSON is nested too deeply")
     except ValueError:  # Python limits the digits of an integer
         return UserError(
             f"{where}: cannot be parsed: it has a number of more than {sys.get_int_max_str_digits()} digits"
         )
+
+
+def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Refuse an object with a key twice, because Python would silently keep only the last value."""
+    row = dict(pairs)
+    if len(row) < len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise UserError(f"has the key {words(twice)} twice; keep one of them")
+    return row
 
 
 def _table(
@@ -166,12 +186,14 @@ def _cells(delimiter: str | None, file: Path, name: str) -> Iterator[tuple[str, 
                 where = f"{name} row {number}"
                 if len(cells) < len(header) or any(cell.strip() for cell in cells[len(header) :]):
                     hint = f"; put texts that contain {mark!r} in quotation marks" if len(cells) > len(header) else ""
-                    yield where, UserError(f"{where}: has {len(cells)} cells, but the header has {len(header)}{hint}")
+                    counts = f"has {with_noun(len(cells), 'cell')}, but the header has {len(header)}"
+                    yield where, UserError(f"{where}: {counts}{hint}")
                     continue
                 yield where, {column: cell or None for column, cell in zip(header, cells, strict=False)}
         except csv.Error as error:
             raise UserError(
-                f"{name}: row {number + 1} or the row before has wrong quotation marks ({error})"
+                f"{name}: row {number + 1} or the row before has wrong quotation marks ({error}); a cell with such marks or "
+                'line breaks stands in quotation marks, and each mark inside is written twice: "He said ""no""."'
             ) from error
 
 

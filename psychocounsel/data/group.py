@@ -1,6 +1,5 @@
 """Group: one prompt and the replies to it, the unit on which every algorithm trains."""
 
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from psychocounsel.data.messages import Message
+from psychocounsel.storage.files import replacing
 
 Array = np.ndarray
 
@@ -198,11 +198,8 @@ def write_groups(path: Path, groups: Iterable[Group]) -> None:
         }
         for group in groups
     ]
-    temporary = path.with_name(f".{path.name}.tmp")
-    pq.write_table(pa.Table.from_pylist(rows, SCHEMA), temporary)
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        pq.write_table(pa.Table.from_pylist(rows, SCHEMA), temporary)
 
 
 def read_groups(path: Path) -> list[Group]:

@@ -380,7 +380,7 @@ def _rating(value: Any, what: str, rating_range: Sequence[float]) -> float:
 
 
 def _number(value: Any, what: str) -> float:
-    number = _as_number(value)
+    number = as_number(value)
     if not math.isfinite(number):
         raise UserError(f"{what} must be a number")
     if abs(number) > _LARGEST:
@@ -388,7 +388,7 @@ def _number(value: Any, what: str) -> float:
     return number
 
 
-def _as_number(value: Any) -> float:
+def as_number(value: Any) -> float:
     """Return a number, also of a text that spells one, as cells do; NaN for anything else."""
     try:
         return math.nan if isinstance(value, bool) else float(value)
@@ -400,7 +400,7 @@ def _probability(row: Mapping[str, Any], where: str) -> float | None:
     value = row.get("chosen_probability")
     if value is None:
         return None
-    probability = _as_number(value)
+    probability = as_number(value)
     if not 0 <= probability <= 1:
         raise UserError(f"{where}: chosen_probability must be a number from 0 to 1")
     return probability

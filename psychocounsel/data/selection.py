@@ -19,6 +19,7 @@ from psychocounsel.data.shared_text import components_of, hash_of, normalised, o
 from psychocounsel.data.sources import load_examples, source_of
 from psychocounsel.errors import UserError, words
 from psychocounsel.storage.files import with_noun
+from psychocounsel.storage.text_hashes import text_id
 
 Report = Callable[[str], None]
 
@@ -111,7 +112,7 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
     given pairs are checked as well: such a pair may be dropped or change sides. Otherwise given rows are kept.
 
     Raises:
-        UserError: if a row lacks ratings that these settings need.
+        UserError: if a row lacks ratings that these settings need, or if no pair is left.
     """
     weights, veto = {name: data.principle_weights.get(name, 1.0) for name in PRINCIPLES}, data.safety_veto
     switches = {
@@ -150,6 +151,8 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
     for reason, count in dropped.items():
         if count:
             report(f"{path}: {with_noun(count, 'pair')} dropped ({reason})")
+    if examples and not kept:
+        raise UserError(f"{path}: none of its pairs is left ({dropped.most_common(1)[0][0]})")
     if relabelled:
         report(
             f"{path}: {with_noun(relabelled, 'pair')} changed sides, because their ratings prefer the other reply ({off} keeps "
@@ -332,7 +335,7 @@ def drop_test_speeches(train: list[Example], report: Report) -> list[Example]:
 
 def speech_hash(text: str) -> str:
     """Return the hash of a client's turn [16 hexadecimal digits]; case and spacing do not count."""
-    return hashlib.sha256(normalised([{"role": "user", "content": text}]).encode()).hexdigest()[:16]
+    return text_id(normalised([{"role": "user", "content": text}]))
 
 
 # A fixed pseudo-random order: it depends on the seed only, not on the machine or the order of rows.

@@ -13,7 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from psychocounsel.data.base import Row, Source
-from psychocounsel.data.files import file_rows, is_number, numbered
+from psychocounsel.data.files import file_rows, is_number, kind_of, numbered
 from psychocounsel.data.rows import IDS, RIVALS, SYSTEM, TEXTS, Example, parse_row, unread_columns
 from psychocounsel.data.sample_rows import sample_files, sample_rows
 from psychocounsel.errors import UserError, words
@@ -148,7 +148,7 @@ def _conversations(
         about = {name: value for name, value in row.items() if name not in (*TEXTS, "id", group_by)}
         system = {name: row[name] for name in SYSTEM if row.get(name) is not None}
         conversation = conversations.setdefault(group, _Conversation(where, about | system, {}))
-        if _file_of(where) != (first := _file_of(conversation.first)):
+        if file_of(where) != (first := file_of(conversation.first)):
             raise UserError(
                 f"{where}: {first} has a conversation of this name, too (data.group_by={group_by}): give each conversation a "
                 "name of its own, or put the turns of one conversation into one file"
@@ -169,9 +169,9 @@ def _conversations(
         yield conversation.first, {**conversation.about, "id": group, "dialog": [turns[number][1] for number in order]}
 
 
-def _file_of(where: str) -> str:
-    """Return the file's name in a row's place, such as `a.csv row 3`."""
-    return where.rpartition(" row ")[0]
+def file_of(where: str) -> str:
+    """Return the file's name in a row's place, such as `a.csv row 3` or `a.jsonl line 3`; parts of a table count as one file."""
+    return re.sub(r"-\d+-of-\d+(?=\.)", "", re.sub(r" (row|line) \d+$", "", where))
 
 
 def _key(row: Row, column: str, why: str) -> str:
@@ -207,42 +207,50 @@ def _standard_rows(
     if path == "builtin:sample" or local.is_file():
         _check_split(split, ["train"], path)
         yield from sample_rows() if path == "builtin:sample" else file_rows(local, source.texts, source.delimiter)
-    elif tables := _tables(local):
+    elif splits := _files_of_splits(local):
         if source.subset:
-            raise UserError(f"data.subset={source.subset}: a folder of CSV files has no configurations; leave it out")
-        _check_split(split, tables, path)
-        for file in tables[split]:
+            raise UserError(
+                f"data.subset={source.subset}: {path} has no card that lists the files of configurations; leave it out"
+            )
+        _check_split(split, splits, path)
+        for file in splits[split]:
             yield from file_rows(file, source.texts, source.delimiter, file.relative_to(local).as_posix())
     else:
         if source.delimiter:
             raise UserError(
-                f"data.delimiter={source.delimiter}: {path} is neither a CSV file nor a folder of CSV files alone; name the file"
+                f"data.delimiter={source.delimiter}: {path} is neither a CSV file nor a folder of CSV files; name the file"
             )
         name = local.name if local.exists() else path
         yield from numbered(_load_dataset(source, path, split, revision), f"{name} ({split})")
 
 
-def _tables(folder: Path) -> dict[str, list[Path]]:
-    """Return the files of each split of a folder that holds CSV or TSV files alone; {} for others.
+_KINDS = ({".csv", ".tsv"}, {".jsonl", ".ndjson"}, {".parquet"})
+
+
+def _files_of_splits(folder: Path) -> dict[str, list[Path]]:
+    """Return the files of each split of a folder whose data are files of one kind of rows.
 
     The words in a file's name, or else in its folders' names, tell its split. Files without such a word are training data.
+    For others the result is {}: folders with a card that lists files or with JSON, and what the datasets library has saved.
 
     Raises:
         UserError: if some files are called training data and others belong to no split.
     """
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-    if not all({".csv", ".tsv"} & {suffix.lower() for suffix in file.suffixes} for file in files):
+    files = _data_files_of(folder)
+    kinds = {kind_of(file) for file in files}
+    has_json = any(kind_of(file) == ".json" for file in _visible_files(folder))
+    if has_json or _card_lists_files(folder) or not any(kinds <= kind for kind in _KINDS):
         return {}
     splits: dict[str, list[Path]] = {}
     for file in files:
         splits.setdefault(_split_of(file.relative_to(folder)), []).append(file)
     unnamed = splits.pop("", [])
     if unnamed and "train" in splits:
-        refuse_unread(folder, unnamed, "is in no split, because other files are called train")
+        _refuse_unread(folder, unnamed, "is in no split, because other files are called train")
     return {"train": unnamed, **splits} if unnamed else splits
 
 
-def refuse_unread(folder: Path, files: Sequence[Path], why: str) -> None:
+def _refuse_unread(folder: Path, files: Sequence[Path], why: str) -> None:
     """Refuse a folder of which some files would not be read.
 
     Raises:
@@ -256,14 +264,33 @@ def refuse_unread(folder: Path, files: Sequence[Path], why: str) -> None:
 def _card_lists_files(folder: Path) -> bool:
     """Return True if the folder's card says which files belong to which split or configuration."""
     card = folder / "README.md"
-    return card.is_file() and "data_files" in card.read_text(encoding="utf-8", errors="replace")
+    return (
+        card.is_file()
+        and re.search("data_files|data_dir", card.read_text(encoding="utf-8", errors="replace")) is not None
+    )
 
 
-def data_files_of(folder: Path) -> list[Path]:
+def _data_files_of(folder: Path) -> list[Path]:
     """Return the files of a folder whose names end as those of data do, but for .json, which often holds settings."""
-    kinds = {".jsonl", ".ndjson", ".parquet", ".csv", ".tsv"}
-    files = [file for file in sorted(folder.rglob("*")) if file.is_file() and not file.name.startswith(".")]
-    return [file for file in files if kinds & {suffix.lower() for suffix in file.suffixes}]
+    kinds = set[str]().union(*_KINDS)
+    return [file for file in _visible_files(folder) if kinds & {suffix.lower() for suffix in file.suffixes}]
+
+
+def _visible_files(folder: Path) -> list[Path]:
+    """Return the files below a folder, but for hidden ones and those of hidden folders, such as the hub's `.cache`.
+
+    Raises:
+        OSError: for a folder that cannot be read, because its rows would be missing.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise error
+
+    files = list[Path]()
+    for place, folders, names in os.walk(folder, onerror=refuse if folder.is_dir() else None):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        files += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(files)
 
 
 def _split_of(file: Path) -> str:
@@ -340,7 +367,8 @@ def read_rows(
                     raise wrong_return(source, "rows", item, wanted)
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "is not UTF-8 text"
-        raise UserError(f"{path or source.name}: cannot be read ({reason})") from error
+        place = getattr(error, "filename", None) or path or source.name
+        raise UserError(f"{place}: cannot be read ({reason})") from error
 
 
 def _load_dataset(source: StandardSource, path: str, split: str, revision: str | None) -> Any:
@@ -358,9 +386,9 @@ def _load_dataset(source: StandardSource, path: str, split: str, revision: str |
         config = library.load_dataset_builder(where, chosen, revision=revision).config
         if folder.is_dir() and config.data_files and not _card_lists_files(folder):
             read = {str(Path(file).resolve()) for files in config.data_files.values() for file in files}
-            unread = [file for file in data_files_of(folder) if str(file.resolve()) not in read]
+            unread = [file for file in _data_files_of(folder) if str(file.resolve()) not in read]
             if unread:
-                refuse_unread(folder, unread, "would not be read beside the others, whose kind or split is another")
+                _refuse_unread(folder, unread, "would not be read beside the others, whose kind or split is another")
         options = _EMPTY_CELLS if hasattr(config, "keep_default_na") else {}  # only the reader of CSV files has them
         return _converted(path, source.copies, where, chosen, revision=revision, **options)
 
@@ -382,6 +410,8 @@ def _load(path: str, load: Callable[[Any], Any]) -> Any:
     try:
         loaded = load(datasets)
     except (OSError, ValueError, KeyError, TypeError, datasets.exceptions.DatasetsError) as error:
+        if isinstance(error, datasets.data_files.EmptyDatasetError | datasets.exceptions.DataFilesNotFoundError):
+            raise UserError(f"{path}: this folder holds no data file") from error
         hint = "; if its files have different columns, name one of them" if Path(path).is_dir() else ""
         raise UserError(f"{path}: cannot be loaded as a dataset ({_reason(error)}){hint}") from error
     return loaded if isinstance(loaded, datasets.DatasetDict) else {"train": loaded}

@@ -1,5 +1,6 @@
 """The keys of `psychocounsel review` and `psychocounsel agreement`."""
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -176,7 +177,7 @@ def read_agreement(arguments: Sequence[str]) -> DictConfig:
     if config.data is None and config.plan.kind is None:
         raise UserError("data is not set: give data=ANSWERS.jsonl, or plan.kind=kappa|failures|noninferiority")
     limits = config.agreement.rating_range
-    if len(limits) != 2 or not limits[0] < limits[1]:
+    if len(limits) != 2 or not -math.inf < limits[0] < limits[1] < math.inf:
         raise UserError(f"agreement.rating_range={list(limits)}: give the lowest and the highest rating, as [1,5]")
     return config
 

@@ -6,7 +6,6 @@ FOLDER/tiny_dpo, the policy after DPO. Tokenizer and weights see only the traini
 held-out ones stay unseen.
 """
 
-import json
 import shutil
 import subprocess
 import sys
@@ -26,7 +25,7 @@ from psychocounsel.data.selection import split_by_prompt
 from psychocounsel.data.sources import load_examples
 from psychocounsel.rundir.paths import ModelDir, RunDir
 from psychocounsel.settings.config import compose
-from psychocounsel.storage.files import SHIPPED_MODELS, replace_directory
+from psychocounsel.storage.files import SHIPPED_MODELS, json_lines, replace_directory
 
 # The shipped models and their algo=; all others start from the first one.
 ALGORITHMS = {"tiny": "sft", "tiny_reward": "reward", "tiny_reward_2": "reward", "tiny_dpo": "dpo"}
@@ -45,7 +44,7 @@ def main() -> None:
     rows = [{"prompt": example.prompt, "completion": reply} for example, reply in targets(train)]
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
-        (work / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        (work / "rows.jsonl").write_text(json_lines(rows))
         texts = [text for example in train for text in (example.prompt[-1]["content"], *example.replies)]
         _untrained(work / "init", texts, recipe)
         overrides = ["algo=sft", "model=local", f"model.path={work}/init", "data=local", f"data.path={work}/rows.jsonl"]
@@ -57,7 +56,7 @@ def main() -> None:
 
 def _later(work: Path, folder: Path, recipe: Any) -> None:
     """Train and ship the models that start from FOLDER/tiny."""
-    (work / "rated.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rated_rows()))
+    (work / "rated.jsonl").write_text(json_lines(rated_rows()))
     begin = f"model.path={folder / 'tiny'}"
     parts = {"tiny_reward_2": ["data=local", f"data.path={work}/rated.jsonl"]}
     for name, algorithm in list(ALGORITHMS.items())[1:]:

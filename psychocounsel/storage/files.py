@@ -8,7 +8,7 @@ import secrets
 import shutil
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +130,11 @@ def write_new(path: Path, content: str, mode: int) -> None:
 
 def json_text(value: Any) -> str:
     return json.dumps(value, indent=2) + "\n"
+
+
+def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
+    """Return the rows as JSONL."""
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def write_json(path: Path, value: Any, durable: bool = True, mode: int | None = None) -> None:

@@ -75,6 +75,7 @@ def test_a_shard_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(KeyboardInterrupt):
         write_groups(tmp_path / "shard.parquet", random_groups(5))
     assert len(read_groups(tmp_path / "shard.parquet")) == 3
+    assert [path.name for path in tmp_path.iterdir()] == ["shard.parquet"], "no draft stays on the disk"
 
 
 def test_token_counts_and_the_filler() -> None:

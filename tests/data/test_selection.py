@@ -445,7 +445,6 @@ UNSAFE = rated_pair(3, {"empathy": 5, "clarity": 5, "relevance": 5, "safety": 2}
         ({"min_gap": 4 / 7, "gap": "mean"}, [0, 1, 3]),
         ({"min_gap": 4, "gap": "sum"}, [0, 1, 3]),
         ({"min_gap": 4.5, "gap": "sum"}, [0, 3]),
-        ({"min_gap": 22, "gap": "sum"}, []),
         ({"min_gap": 0}, [0, 1, 3]),
         ({}, [0, 1, 2, 3]),
     ],
@@ -454,6 +453,20 @@ def test_min_gap_counts_in_means_or_sums(values: dict[str, Any], kept: list[int]
     found, said = select([WIDE, NARROW, EQUAL, UNSAFE], **values)
     assert [each.where for each in found] == [f"row {number}" for number in kept]
     assert sum(int(line.split()[1]) for line in said) == 4 - len(kept)
+
+
+@pytest.mark.parametrize(
+    ("data", "values", "reason"),
+    [
+        ([WIDE, NARROW, EQUAL], {"min_gap": 22, "gap": "sum"}, "gap below data.min_gap"),
+        ([EQUAL], {"safety_veto": True}, "their scores are equal"),
+    ],
+)
+def test_a_selection_that_leaves_no_pair_is_refused_with_its_reason(
+    data: list[Example], values: dict[str, Any], reason: str
+) -> None:
+    with pytest.raises(UserError, match=rf"^f: none of its pairs is left \({reason}\)$"):
+        select(data, **values)
 
 
 def test_principle_weights_relabel_pairs_and_say_how_many() -> None:
@@ -526,7 +539,7 @@ def test_a_reply_that_is_marked_harmful_is_never_chosen() -> None:
 
 def test_a_single_rated_reply_is_counted() -> None:
     lonely = Example("q", "row 0", [{"role": "user", "content": "speech"}], ["a"], [rating()], rated=True)
-    assert select([lonely]) == ([], ["f: 1 pair dropped (their prompt has one reply only)"])
+    assert select([lonely, WIDE]) == (scored(WIDE), ["f: 1 pair dropped (their prompt has one reply only)"])
 
 
 # `data.soft_labels` from column to groups: labels are kept, swapped with their pair, and required if the setting is

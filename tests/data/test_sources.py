@@ -149,7 +149,9 @@ def test_an_empty_parquet_file_and_an_empty_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="the dataset is empty"):
         load_examples(str(tmp_path / "rows.parquet"), "train", None)
     (tmp_path / "nothing").mkdir()
-    one_line(str(tmp_path / "nothing"))
+    assert one_line(str(tmp_path / "nothing")).endswith("nothing: this folder holds no data file")
+    (tmp_path / "nothing" / "notes.docx").touch()
+    assert one_line(str(tmp_path / "nothing")).endswith("nothing: this folder holds no data file")
 
 
 def one_line(path: str) -> str:
@@ -178,7 +180,7 @@ def test_a_corrupt_parquet_file_is_one_line_alone_and_in_a_folder(tmp_path: Path
     assert "is not a parquet file" in one_line(str(broken))
     folder = hub_folder(tmp_path, ROWS)
     (folder / "data" / "train-00000-of-00001.parquet").write_bytes(b"PAR1" + os.urandom(300))
-    assert "cannot be loaded as a dataset" in one_line(str(folder))
+    assert "train-00000-of-00001.parquet: is not a parquet file" in one_line(str(folder))
     assert logged == []
 
 
@@ -246,13 +248,13 @@ def test_the_released_dataset_keeps_pairs_by_gap_and_tests_on_its_own_split(tmp_
 def test_what_datasets_makes_of_private_files_is_private(tmp_path: Path) -> None:
     folder = tmp_path / "clients"
     folder.mkdir()
-    write_jsonl(folder / "train.jsonl", ROWS)
+    (folder / "train.json").write_text(json.dumps(ROWS))  # the datasets library reads such a folder
     cache = tmp_path / "cache"
     assert len(load_examples(str(folder), "train", None)) == len(ROWS)
     (shared,) = {path.stat().st_mode & 0o777 for path in cache.rglob("*.arrow")}
     assert shared & 0o044, "as the umask says"
-    write_jsonl(folder / "train.jsonl", ROWS[:3])
-    (folder / "train.jsonl").chmod(0o600)
+    (folder / "train.json").write_text(json.dumps(ROWS[:3]))
+    (folder / "train.json").chmod(0o600)
     assert len(load_examples(str(folder), "train", None)) == 3
     private = cache / f"private-{os.getuid()}"
     made = [private, *private.rglob("*")]
@@ -316,6 +318,36 @@ def test_a_pointer_of_git_lfs_is_told(tmp_path: Path) -> None:
     file = table(tmp_path / "rows.CSV.GZ", "version https://git-lfs.github.com/spec/v1", "oid sha256:00", "size 7")
     with pytest.raises(UserError, match=r"rows.CSV.GZ: holds only a pointer of Git LFS; run git lfs pull"):
         pairs_read(file)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        (
+            "rows.jsonl",
+            '{"prompt": "Day 1."},',
+            "Extra data at line 1 column 21); a line holds one object and no comma",
+        ),
+        ("rows.jsonl", '{\n"prompt": "Day 1."\n}', "at line 2 column 1); write each object in one line"),
+        ("rows.jsonl", '{"prompt": "a\tb"}', "(Invalid control character at line 1 column 14)"),
+        ("rows.json", '{"prompt": "a"}\n{"prompt": "b"}', "a file with one object a line is named .jsonl"),
+        ("rows.csv", 'prompt,chosen\n"He said \\"no\\", twice",b', "each mark inside is written twice"),
+    ],
+)
+def test_what_is_wrong_with_a_file_is_told_with_its_mend(name: str, text: str, reason: str, tmp_path: Path) -> None:
+    assert reason in one_line(str(table(tmp_path / name, text)))
+
+
+def test_a_key_that_stands_twice_is_refused_with_its_place(tmp_path: Path) -> None:
+    twice = '{"prompt": "Day 1.", "prompt": "Day 2.", "chosen": "Why?", "rejected": "Hm."}'
+    once = '{"prompt": "Day 3.", "chosen": "Why?", "rejected": "Hm."}'
+    file = table(tmp_path / "rows" / "rows.jsonl", once, twice)
+    for path in (file, file.parent):
+        with pytest.raises(UserError, match=r"^rows.jsonl line 2: has the key prompt twice; keep one of them$"):
+            pairs_read(path)
+    with pytest.raises(UserError, match=r"^rows.json: has the key prompt twice"):
+        pairs_read(table(tmp_path / "rows.json", f"[{once}, {twice}]"))
+    assert pairs_read(file, "data.bad_rows=drop") == [("Day 3.", ["Why?", "Hm."])]
 
 
 @pytest.mark.parametrize("file", ["rows.csv", "rows.jsonl"])
@@ -720,24 +752,45 @@ def test_the_names_of_files_and_folders_tell_their_split(tmp_path: Path) -> None
     ):
         read_all(tmp_path)
     (tmp_path / "annotators.csv").unlink()
-    for key in ("subset=en", "delimiter=semicolon"):
-        (tmp_path / "README.md").write_text("# Notes") if "delimiter" in key else None
-        with pytest.raises(UserError, match=f"data.{key}: "):
-            read_all(tmp_path, f"data.{key}")
+    (tmp_path / "README.md").write_text("# Notes")
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "a.csv.metadata").write_text("of the hub's client")
+    assert len(read_all(tmp_path)) == 3
+    with pytest.raises(UserError, match="data.subset=en: .* has no card that lists the files of configurations"):
+        read_all(tmp_path, "data.subset=en")
+    (tmp_path / "README.md").write_text("configs: [{config_name: en, data_files: evaluation.csv}]")
+    with pytest.raises(UserError, match="data.delimiter=semicolon: "):
+        read_all(tmp_path, "data.delimiter=semicolon")
 
 
-def test_files_of_one_name_are_told_apart_and_their_conversations_are_not_joined(tmp_path: Path) -> None:
-    for folder, speech in (("north", "I'm sad."), ("south", "I'm angry.")):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "turns.csv").write_text(f"talk,who,said\n1,client,{speech}\n1,therapist,Why?\n")
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet"])
+def test_files_of_one_name_are_told_apart_and_their_conversations_are_not_joined(kind: str, tmp_path: Path) -> None:
+    def write(name: str, talk: str, client: str | None, counsellor: str | None) -> None:
+        said = {"client": client, "therapist": counsellor}
+        turns = [{"talk": talk, "who": who, "said": text} for who, text in said.items() if text]
+        path = tmp_path / f"{name}.{kind}"
+        path.parent.mkdir(exist_ok=True)
+        if kind == "csv":
+            path.write_text("\n".join(["talk,who,said", *(",".join(turn.values()) for turn in turns)]))
+        elif kind == "jsonl":
+            write_jsonl(path, turns)
+        else:
+            pq.write_table(pa.Table.from_pylist(turns), path)
+
     keys = ("data.group_by=talk", "data.columns={role: who, content: said}")
-    with pytest.raises(UserError, match=r"south/turns.csv row 1: north/turns.csv has a conversation of this name, too"):
+    write("north/turns", "1", "I'm sad.", "Why?")
+    write("south/turns", "1", "I'm angry.", "Why?")
+    row = "line 1" if kind == "jsonl" else "row 1"
+    with pytest.raises(
+        UserError, match=rf"south/turns.{kind} {row}: north/turns.{kind} has a conversation of this name"
+    ):
         read_all(tmp_path, *keys)
-    (tmp_path / "south" / "turns.csv").write_text("talk,who,said\n2,client,I'm angry.\n2,therapist,Why?\n")
-    assert [(row.id, row.where) for row in read_all(tmp_path, *keys)] == [
-        ("1", "north/turns.csv row 1"),
-        ("2", "south/turns.csv row 1"),
-    ]
+    write("south/turns", "2", "I'm angry.", "Why?")
+    expected = [("1", f"north/turns.{kind} {row}"), ("2", f"south/turns.{kind} {row}")]
+    assert [(talk.id, talk.where) for talk in read_all(tmp_path, *keys)] == expected
+    write("south/turns-00000-of-00002", "3", "I'm tired.", None)
+    write("south/turns-00001-of-00002", "3", None, "Rest.")
+    assert ["Rest."] in [talk.replies for talk in read_all(tmp_path, *keys)], "both files are parts of one table"
 
 
 def test_a_folder_of_which_some_files_would_not_be_read_is_refused(tmp_path: Path) -> None:
@@ -748,6 +801,13 @@ def test_a_folder_of_which_some_files_would_not_be_read_is_refused(tmp_path: Pat
     (folder / "b.csv").write_text("prompt,chosen,rejected\nDay 2.,Why?,Stop.\n")
     with pytest.raises(UserError, match=r"b.csv would not be read beside the others, whose kind or split is another"):
         read_all(folder)
+
+
+def test_a_file_of_a_folder_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "a.jsonl", [{"prompt": "Day 1.", "chosen": "Why?", "rejected": "Stop."}])
+    (tmp_path / "b.jsonl").symlink_to("gone.jsonl")
+    with pytest.raises(UserError, match=r"b.jsonl: cannot be read \(No such file or directory\)$"):
+        read_all(tmp_path)
 
 
 def test_words_for_a_missing_number_are_missing_and_an_odd_cell_names_its_own_row(tmp_path: Path) -> None:

@@ -1,6 +1,5 @@
 """Reads rows of a source, and turns each into a cleaned speech or into the reason why it is dropped."""
 
-import hashlib
 import re
 import unicodedata
 from collections import Counter
@@ -17,9 +16,10 @@ from psychocounsel.counsel.traits import language_of, read_risk_rules, read_topi
 from psychocounsel.data.messages import TALKS, talk_with_client
 from psychocounsel.data.near_duplicates import CJK
 from psychocounsel.data.rows import is_missing
-from psychocounsel.data.sources import StandardSource, read_rows
+from psychocounsel.data.sources import StandardSource, file_of, read_rows
 from psychocounsel.errors import UserError, words
 from psychocounsel.grading.rating import conversation_text, turns_of
+from psychocounsel.storage.text_hashes import text_id
 
 # Rows of a source: the client's text, and the topic and risk that the row states
 
@@ -55,17 +55,24 @@ class BadRow:
 def read_speeches(source: SpeechSource, turns: str, copies: Path) -> Iterator[SpeechRow | BadRow]:
     """Yield every row of `source` in order, one at a time; with `turns=every` once for each turn of the client.
 
-    The `datasets` library copies folders before reading them. These copies go to `copies`; they contain clients' identifiers,
+    The `datasets` library copies the folders that it reads. These copies go to `copies`; they contain clients' identifiers,
     so the caller must delete the folder.
 
     Raises:
         UserError: if the source cannot be read.
     """
+    file = own = name = ""  # of the last row: its file, its own id, and the id that it gets
     for where, row in read_rows(StandardSource(copies=copies), source.path, source.split, source.revision):
         try:
             if isinstance(row, UserError):
                 raise row
-            yield from _speeches(row, where, source, turns)
+            speeches = _speeches(row, where, source, turns)
+            before, file = file, file_of(where)
+            if speeches[0].row != own:
+                own = name = speeches[0].row
+            elif file != before:  # files that each count their conversations from 1
+                name = f"{file} {own}"
+            yield from (replace(speech, row=name) for speech in speeches)
         except UserError as error:
             yield BadRow(source.title, where, str(error))
 
@@ -152,7 +159,7 @@ class CleanedRow:
 def speech_id(text: str) -> str:
     """Return the id of a speech [16 hexadecimal digits]. Texts that differ only in case, spacing or Unicode form share one."""
     plain = " ".join(unicodedata.normalize("NFKC", text).casefold().split())
-    return hashlib.sha256(plain.encode()).hexdigest()[:16]
+    return text_id(plain)
 
 
 def cleaned(row: SpeechRow, settings: Speeches) -> CleanSpeech | str:

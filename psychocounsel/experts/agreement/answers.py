@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from psychocounsel.data.rows import is_missing
+from psychocounsel.data.rows import as_number, is_missing
 from psychocounsel.errors import UserError
 
 CHOICES = ("left", "right", "tie", "harmful")
@@ -217,20 +217,10 @@ def _repeat(value: Any, where: str) -> int:
 
 def _number(value: Any, name: str, where: str, limits: Sequence[float]) -> float:
     low, high = limits
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
+    number = as_number(value)
     if not low <= number <= high:
         raise UserError(f"{where}: {name} must be a number from {low:g} to {high:g}")
     return number
-
-
-def _is_one_of(rating: Any, numbers: Sequence[float]) -> bool:
-    try:
-        return float(rating) in numbers  # CSV files hold texts
-    except (TypeError, ValueError, OverflowError):
-        return False
 
 
 def _ratings(value: Any, column: str, flat: Mapping[str, Any], where: str, form: AnswerFormat) -> Ratings:
@@ -260,7 +250,7 @@ def _ratings(value: Any, column: str, flat: Mapping[str, Any], where: str, form:
         numbers = {
             name: _number(rating, f"the rating of {name}", where, form.rating_range)
             for name, rating in known.items()
-            if rating is not None and not _is_one_of(rating, form.not_rated)
+            if rating is not None and as_number(rating) not in form.not_rated
         }
         if numbers:
             ratings[side] = numbers

@@ -7,9 +7,19 @@ import numpy as np
 
 from psychocounsel.errors import UserError
 from psychocounsel.experts.agreement.answers import CHOICES, ExpertAnswer
+from psychocounsel.experts.items.crisis_set import CrisisSetKind
+from psychocounsel.experts.items.gate_cases import GateKind
+from psychocounsel.experts.items.kind import NUMBERS
 
 NOMINAL, ORDINAL = "nominal", "ordinal"
 _OTHER = {"left": "right", "right": "left"}
+_MOST_STEPS = 100  # of a scale whose whole numbers are its categories
+# Scales of the questions that `review` asks about cases, whose answers `answers.jsonl` holds as ratings.
+_SCALES_OF_CASES = {
+    question.name: [float(NUMBERS[answer]) for answer in question.answers if answer in NUMBERS]
+    for kind in (CrisisSetKind, GateKind)
+    for question in kind.questions
+}
 
 
 @dataclass(frozen=True)
@@ -26,6 +36,14 @@ class CountingRules:
     sides: str = "shown"
     ties: str = "category"
     harmful: str = "category"
+
+
+@dataclass(frozen=True)
+class RatingRules:
+    """Rules for counting ratings: `weights` is quadratic or linear, `rating_range` the lowest and highest possible rating."""
+
+    weights: str = "quadratic"
+    rating_range: Sequence[float] = (1, 5)
 
 
 @dataclass(frozen=True)
@@ -135,8 +153,14 @@ def _on_both_sides(codes: Codes) -> Codes:
     return replace(codes, values=values, units=codes.units * 2, cluster=cluster, copies=2)
 
 
-def rating_codes(answers: Sequence[ExpertAnswer], dimension: str, weights: str, columns: str = "rater") -> Codes | None:
-    """Return the codes of one dimension's ratings; None if there are no ratings. `weights` is quadratic or linear."""
+def rating_codes(
+    answers: Sequence[ExpertAnswer], dimension: str, rules: RatingRules, columns: str = "rater"
+) -> Codes | None:
+    """Return the codes of one dimension's ratings; None if there are no ratings.
+
+    Categories are those of the whole scale, and two of them disagree by their distance as a share of its length. AC1, AC2 and the
+    weighted raw agreement would otherwise depend on which ratings happen to occur.
+    """
     reference = reference_sides(answers)
     cells = []
     for answer in answers:
@@ -145,13 +169,19 @@ def rating_codes(answers: Sequence[ExpertAnswer], dimension: str, weights: str, 
                 cells.append(((answer.item, side), answer.speech, _column(answer, columns), ratings[dimension]))
     if not cells:
         return None
-    categories = tuple(sorted({value for *_, value in cells}))
+    possible = _SCALES_OF_CASES.get(dimension) or _scale(*rules.rating_range)
+    categories = tuple(sorted({*possible, *(value for *_, value in cells)}))
     numbers = {value: float(number) for number, value in enumerate(categories)}
     scale = np.array(categories, float)
     far = np.abs(scale[:, None] - scale) / max(scale[-1] - scale[0], 1e-12)
-    agreement = 1 - (far**2 if weights == "quadratic" else far)
+    agreement = 1 - (far**2 if rules.weights == "quadratic" else far)
     coded = [(unit, speech, column, numbers[value]) for unit, speech, column, value in cells]
     return _matrix(coded, categories, agreement, ORDINAL)
+
+
+def _scale(low: float, high: float) -> list[float]:
+    """Return the possible ratings: whole steps from the lowest one, or of a very long scale its ends alone."""
+    return [*np.arange(low, high).tolist(), high] if high - low <= _MOST_STEPS else [low, high]
 
 
 def dimensions_of(answers: Iterable[ExpertAnswer]) -> list[str]:

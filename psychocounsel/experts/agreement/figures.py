@@ -10,6 +10,7 @@ from psychocounsel.experts.agreement.answers import ONE_REPLY, ExpertAnswer
 from psychocounsel.experts.agreement.coding import (
     Codes,
     CountingRules,
+    RatingRules,
     choice_codes,
     dimensions_of,
     rating_codes,
@@ -65,16 +66,16 @@ def agreement_of(part: str, about: str, codes: Codes | None, sampling: Resamplin
 
 
 def every_part(
-    answers: Sequence[ExpertAnswer], rules: CountingRules, weights: str, sampling: Resampling
+    answers: Sequence[ExpertAnswer], rules: CountingRules, ratings: RatingRules, sampling: Resampling
 ) -> Iterator[PartAgreement]:
     """Yield all parts for which the answers have the data."""
     first = [answer for answer in answers if not answer.repeat]
     parts = chain(
         _choices(first, rules, sampling),
         _with_label(first, rules, sampling),
-        _with_expected(first, weights, sampling),
-        _ratings(first, weights, sampling),
-        _repeats(answers, rules, weights, sampling),
+        _with_expected(first, ratings, sampling),
+        _ratings(first, ratings, sampling),
+        _repeats(answers, rules, ratings, sampling),
     )
     yield from (part for part in parts if part is not None)
 
@@ -110,7 +111,7 @@ def _with_label(
 
 
 def _with_expected(
-    answers: Sequence[ExpertAnswer], weights: str, sampling: Resampling
+    answers: Sequence[ExpertAnswer], ratings: RatingRules, sampling: Resampling
 ) -> Iterator[PartAgreement | None]:
     """Yield each rater's agreement with the values that the dataset expects."""
     labelled = [answer for answer in answers if answer.expected]
@@ -119,25 +120,27 @@ def _with_expected(
         for name in sorted(dimensions):
             own = [answer for answer in labelled if answer.rater == rater and _rated(answer, name)]
             labels = [replace(answer, rater=LABEL, ratings=answer.expected) for answer in own]
-            yield agreement_of("expected", f"{rater}, {name}", rating_codes([*own, *labels], name, weights), sampling)
+            yield agreement_of("expected", f"{rater}, {name}", rating_codes([*own, *labels], name, ratings), sampling)
 
 
 def _rated(answer: ExpertAnswer, dimension: str) -> bool:
     return dimension in answer.ratings.get(ONE_REPLY, {})
 
 
-def _ratings(answers: Sequence[ExpertAnswer], weights: str, sampling: Resampling) -> Iterator[PartAgreement | None]:
+def _ratings(
+    answers: Sequence[ExpertAnswer], ratings: RatingRules, sampling: Resampling
+) -> Iterator[PartAgreement | None]:
     for dimension in dimensions_of(answers):
-        yield agreement_of("ratings", dimension, rating_codes(answers, dimension, weights), sampling)
+        yield agreement_of("ratings", dimension, rating_codes(answers, dimension, ratings), sampling)
 
 
 def _repeats(
-    answers: Sequence[ExpertAnswer], rules: CountingRules, weights: str, sampling: Resampling
+    answers: Sequence[ExpertAnswer], rules: CountingRules, ratings: RatingRules, sampling: Resampling
 ) -> Iterator[PartAgreement | None]:
     """Yield each rater's agreement with their own second answers, on items shown twice."""
     for rater in sorted({answer.rater for answer in answers if answer.repeat}):
         own = [answer for answer in answers if answer.rater == rater]
         yield agreement_of("repeats", rater, choice_codes(own, rules, "repeat"), sampling)
         for dimension in dimensions_of(own):
-            codes = rating_codes(own, dimension, weights, "repeat")
+            codes = rating_codes(own, dimension, ratings, "repeat")
             yield agreement_of("repeats", f"{rater}, {dimension}", codes, sampling)

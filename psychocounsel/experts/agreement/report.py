@@ -20,6 +20,7 @@ from psychocounsel.experts.agreement.answers import CHOICES, ONE_REPLY, AnswerFo
 from psychocounsel.experts.agreement.answers import COLUMNS as ANSWER_COLUMNS
 from psychocounsel.experts.agreement.coding import (
     CountingRules,
+    RatingRules,
     choice_codes,
     reference_sides,
     refuse_sides_without_label,
@@ -54,7 +55,7 @@ def make_agreement(config: Any) -> list[str]:
     if unknown := set(options.adjudicators) - {answer.rater for answer in answers}:
         raise UserError(f"agreement.adjudicators: the table has no answer by {sorted(unknown)[0]}")
     sampling = Resampling(options.samples, options.seed, options.least_items)
-    parts = list(every_part(rated, rules, options.weights, sampling))
+    parts = list(every_part(rated, rules, RatingRules(options.weights, list(options.rating_range)), sampling))
     raters, likely = _errors(rated, rules, sampling)
     rows = disagreements(answers, list(options.adjudicators), likely)
     folder = expanded(config.out) if config.out else table.parent / "agreement"

@@ -1,6 +1,5 @@
 """Candidates for review, their drawing by stratum, and their assignment to experts."""
 
-import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -11,6 +10,7 @@ import numpy as np
 from psychocounsel.counsel.traits import CIRCUMSTANCES, NONE, UNKNOWN
 from psychocounsel.data.messages import Message
 from psychocounsel.data.shared_text import normalised, reply_key
+from psychocounsel.storage.text_hashes import text_id
 
 # Candidates: pairs and cases
 
@@ -96,11 +96,10 @@ def pair_candidate(
     keys = reply_key(first), reply_key(second)
     if keys[0] == keys[1]:
         return None
-    digest = hashlib.sha256("\0".join([normalised(prompt), *sorted(keys)]).encode("utf-8", "surrogatepass"))
     turned = keys[0] > keys[1]
     replies = (second, first) if turned else (first, second)
     place = None if preferred is None else preferred ^ turned
-    item = digest.hexdigest()[:16]
+    item = text_id(normalised(prompt), *sorted(keys))
     return PairCandidate(item=item, speech=speech, prompt=prompt, replies=replies, preferred=place, **about)  # type: ignore[arg-type]
 
 

@@ -1,6 +1,5 @@
 """Adjudication of a gate's cases: experts judge replies without knowing the contestant or the judge's answer."""
 
-import hashlib
 import re
 from collections.abc import Sequence
 from typing import ClassVar
@@ -21,6 +20,7 @@ from psychocounsel.experts.items.kind import (
 from psychocounsel.experts.review.progress import ItemAnswer
 from psychocounsel.rundir.paths import EvaluationDir, ReviewDir
 from psychocounsel.storage.files import expanded
+from psychocounsel.storage.text_hashes import text_id
 
 # The kind
 
@@ -131,8 +131,8 @@ def _case(given: dict[str, str]) -> CaseCandidate:
     # Replies to one speech, and sessions that begin alike, are not independent: they have one id of a speech.
     opening = next((turn["content"] for turn in prompt if turn["role"] == "user"), given["case"])
     return CaseCandidate(
-        item=hashlib.sha256(given["case"].encode()).hexdigest()[:16],
-        speech=hashlib.sha256(f"{given['part']}\0{opening}".encode("utf-8", "surrogatepass")).hexdigest()[:16],
+        item=text_id(given["case"]),
+        speech=text_id(given["part"], opening),
         prompt=prompt,
         given=given,
         expected_action=given["expected_action"],

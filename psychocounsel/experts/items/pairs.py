@@ -23,11 +23,11 @@ from psychocounsel.experts.agreement.answers import CHOICES, SIDES
 from psychocounsel.experts.items.candidates import Drawn, ItemCandidate, PairCandidate, Shown, distinct, pair_candidate
 from psychocounsel.experts.items.kind import AnswerRow, ItemKind, KindTexts
 from psychocounsel.experts.page.forms import Form, one_of, word_of
-from psychocounsel.experts.review.progress import ItemAnswer, json_lines, write_table
+from psychocounsel.experts.review.progress import ItemAnswer, write_table
 from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, ReviewDir, RunDir
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.steps.tables import Row, rows_of
-from psychocounsel.storage.files import expanded, with_noun
+from psychocounsel.storage.files import expanded, json_lines, with_noun
 
 # The kind
 

@@ -28,12 +28,11 @@ from psychocounsel.experts.review.progress import (
     Pause,
     RaterProgress,
     item_answers,
-    json_lines,
     pause_of,
     write_table,
 )
 from psychocounsel.rundir.paths import ReviewDir
-from psychocounsel.storage.files import remove_unfinished, write_atomically
+from psychocounsel.storage.files import json_lines, remove_unfinished, write_atomically
 
 # State of the review
 

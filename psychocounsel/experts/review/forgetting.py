@@ -8,7 +8,7 @@ from typing import Any
 from psychocounsel.errors import UserError
 from psychocounsel.experts.review.log import PRIVATE
 from psychocounsel.rundir.paths import ReviewDir
-from psychocounsel.storage.files import read_mapping, write_atomically, write_json
+from psychocounsel.storage.files import json_lines, read_mapping, write_atomically, write_json
 from psychocounsel.storage.locks import holder
 
 
@@ -52,7 +52,7 @@ def forget_speeches(files: ReviewDir, is_removed: Callable[[str], bool]) -> int:
 
 def _keep(path: Path, wanted: Callable[[dict[str, Any]], bool]) -> None:
     if path.exists():
-        kept = "".join(json.dumps(row) + "\n" for row in _rows(path) if wanted(row))
+        kept = json_lines(row for row in _rows(path) if wanted(row))
         write_atomically(path, kept, mode=PRIVATE)
 
 

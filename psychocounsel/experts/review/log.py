@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.errors import UserError
-from psychocounsel.storage.files import fsync_directory, write_atomically
+from psychocounsel.storage.files import fsync_directory, json_lines, write_atomically
 
 # Events: one JSON object per line, written to disk before the caller continues
 
@@ -63,7 +63,7 @@ class EventLog:
     def keep(self, wanted: Callable[[Event], bool], *added: Event) -> None:
         """Keep only the wanted events in the file and add others, by one atomic replacement."""
         kept = [*filter(wanted, self.events), *added]
-        content = "".join(json.dumps(event) + "\n" for event in kept)
+        content = json_lines(kept)
         write_atomically(self.path, content, mode=PRIVATE)
         os.close(self._file)
         self._file, self._whole = self._opened(), len(content)

@@ -19,7 +19,7 @@ from psychocounsel.experts.items.pairs import PairKind
 from psychocounsel.experts.review.log import PRIVATE
 from psychocounsel.experts.settings import MOST_ITEMS, ReviewOptions
 from psychocounsel.rundir.paths import ReviewDir
-from psychocounsel.storage.files import expanded, read_mapping, with_noun, write_atomically, write_json
+from psychocounsel.storage.files import expanded, json_lines, read_mapping, with_noun, write_atomically, write_json
 
 # The plan
 
@@ -122,7 +122,7 @@ def _new_plan(
         for number, expert in enumerate(experts)
     }
     tokens = {expert: secrets.token_urlsafe(24) for expert in experts}
-    write_atomically(files.items, "".join(json.dumps(_row(item)) + "\n" for item in drawn), mode=PRIVATE)
+    write_atomically(files.items, json_lines(map(_row, drawn)), mode=PRIVATE)
     plan = ReviewPlan(kind, items, shown, tokens)
     _write(plan, files, settings)
     say(kind.drawn_line(drawn, len(wanted)))
@@ -146,11 +146,11 @@ def _wanted(kind: ItemKind, config: Any, say: Callable[[str], None]) -> list[Ite
     if options.only:
         if not expanded(options.only).is_file():
             raise UserError(f"review.only={options.only}: no such file; give a table with the column item")
-        ids = {
-            str(row.get("item"))
-            for _, row in read_rows(StandardSource(), str(expanded(options.only)), "train", None)
-            if isinstance(row, Mapping)
-        }
+        ids = set[str]()
+        for _, row in read_rows(StandardSource(), str(expanded(options.only)), "train", None):
+            if isinstance(row, UserError):
+                raise row
+            ids.add(str(row.get("item")))
         candidates = [candidate for candidate in candidates if candidate.item in ids]
         say(f"review.only={options.only}: {len(candidates):,} of its {len(ids):,} items are in {data}")
         if not candidates:

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -166,11 +165,6 @@ def item_answers(raters: Mapping[str, RaterProgress], items: Mapping[str, Any]) 
             history = rater.answers.get((shown.item, shown.repeat))
             if history and not rater.withdrawn:
                 yield ItemAnswer(expert, shown, items[shown.item], history)
-
-
-def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
-    """Return the rows as JSONL."""
-    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> str:

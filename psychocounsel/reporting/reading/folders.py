@@ -146,7 +146,8 @@ def read_material(folders: Sequence[Path], shows_texts: bool = True) -> Material
     """
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"{folder}: no such folder")
+            what = "is a file; give the folder of a run" if folder.exists() else "no such folder"
+            raise UserError(f"{folder}: {what}")
     collection = _Collection()
     for folder in folders:
         _read(folder, collection)

@@ -106,6 +106,18 @@ def test_a_language_that_is_not_wanted_falls(tmp_path: Path) -> None:
     assert [row["reason"] for row in table(files.dropped_speeches)] == ["language"]
 
 
+def test_conversations_of_one_id_in_two_files_are_those_of_two_clients(tmp_path: Path) -> None:
+    """Speeches of one client are no near duplicates of each other, and all go to one split."""
+    (tmp_path / "talks").mkdir()
+    for number in range(6):
+        said = some(min(number, 4)) + (" Again." if number == 5 else "")  # the last file nearly repeats the one before
+        jsonl(tmp_path / "talks" / f"{number}.jsonl", [{"id": 1, "messages": [{"role": "user", "content": said}]}])
+    figures, files, _ = made(tmp_path / "out", path=str(tmp_path / "talks"), turns="every", languages=None)
+    assert figures["sources"]["talks"]["fell"] == {"near duplicate": 1}
+    assert {row["split"] for row in table(files.speeches)} == {"train", "test"}
+    assert {row["row"] for row in table(files.speeches)} == {"1", *(f"{number}.jsonl 1" for number in range(1, 5))}
+
+
 def test_the_same_speeches_from_every_format(tmp_path: Path) -> None:
     rows = [{"question": some(number)} for number in range(5)]
     arrow = pa.Table.from_pylist(rows)

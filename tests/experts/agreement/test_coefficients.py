@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import cohen_kappa_score
 
 from psychocounsel.experts.agreement.answers import ExpertAnswer
-from psychocounsel.experts.agreement.coding import CountingRules, choice_codes
+from psychocounsel.experts.agreement.coding import CountingRules, RatingRules, choice_codes, rating_codes
 from psychocounsel.experts.agreement.coefficients import (
     category_counts,
     coefficients,
@@ -82,6 +82,57 @@ def test_kappa_of_two_raters_and_weights() -> None:
     for agreement, weights in ((np.eye(5), None), (1 - far, "linear"), (1 - far**2, "quadratic")):
         expected = cohen_kappa_score(drawn[:, 0], drawn[:, 1], weights=weights)
         assert cohen(drawn.astype(float), agreement) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("weights", ["linear", "quadratic"])
+def test_coefficients_of_ratings_count_the_whole_scale_and_not_only_the_ratings_that_occur(weights: str) -> None:
+    """AC2 and the weighted raw agreement, written as Gwet (2014) defines them: pair by pair, over ratings from 1 to 6."""
+    random = np.random.default_rng(3)
+    given = {(unit, rater): int(random.integers(3, 6)) for unit in range(30) for rater in range(3)}
+    given = {cell: value for cell, value in given.items() if random.random() < 0.8}
+    answers = [
+        ExpertAnswer(f"i{unit}", f"i{unit}", f"r{rater}", None, ratings={"reply": {"empathy": value}})
+        for (unit, rater), value in given.items()
+    ]
+    codes = rating_codes(answers, "empathy", RatingRules(weights, (1, 6)))
+    assert codes is not None and codes.categories == (1, 2, 3, 4, 5, 6)
+
+    def agree(one: int, other: int) -> float:
+        far = abs(one - other) / 5
+        return 1 - (far**2 if weights == "quadratic" else far)
+
+    units = [[value for (unit, _), value in given.items() if unit == number] for number in range(30)]
+    pairs = [
+        np.mean([agree(one, other) for i, one in enumerate(unit) for j, other in enumerate(unit) if i != j])
+        for unit in units
+        if len(unit) > 1
+    ]
+    shares = [np.mean([unit.count(category) / len(unit) for unit in units if unit]) for category in range(1, 7)]
+    total = sum(agree(one, other) for one in range(1, 7) for other in range(1, 7))
+    chance = total / (6 * 5) * sum(share * (1 - share) for share in shares)
+    found = coefficients(codes.values, codes)
+    assert found["weighted_raw"] == pytest.approx(np.mean(pairs))
+    assert found["ac2"] == pytest.approx((np.mean(pairs) - chance) / (1 - chance))
+    seen = rating_codes(
+        answers, "empathy", RatingRules(weights, (3, 5))
+    )  # these do not depend on ratings that never occur
+    assert seen is not None
+    for name, value in coefficients(seen.values, seen).items():
+        if name in ("cohen", "fleiss", "alpha", "weighted_cohen", "weighted_alpha", "icc_2_1", "icc_2_k", "spearman"):
+            assert found[name] == pytest.approx(value), name
+
+
+def test_scales_of_questions_about_cases_and_very_long_ones() -> None:
+    def categories(name: str, *scale: float) -> tuple[str | float, ...]:
+        answers = [ExpertAnswer("i", "i", "r", None, ratings={"reply": {name: 2.0}})]
+        codes = rating_codes(answers, name, RatingRules(rating_range=scale))
+        assert codes is not None
+        return codes.categories
+
+    assert categories("believable", 1, 5) == (1, 2), "no and yes"
+    assert categories("expected_action", 1, 5) == (1, 2, 3, 4)
+    assert categories("empathy", 0.5, 3) == (0.5, 1.5, 2, 2.5, 3)
+    assert categories("empathy", 0, 1e9) == (0, 2, 1e9)
 
 
 def answer(item: str, rater: str, choice: str, label: str) -> ExpertAnswer:

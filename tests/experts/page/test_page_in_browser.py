@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from psychocounsel.experts.agreement.answers import AnswerFormat, read_answers
+from psychocounsel.storage.files import PACKAGE
 from tests.support.reviewing import QUICK, Served, answers, pairs_file, serving
 from tests.support.seen_pages import faults, go, heading
 
@@ -152,6 +153,29 @@ def test_a_phone_shows_everything_without_scrolling_sideways(browser: Any, serve
     boxes = [page.locator(f"section[aria-labelledby=reply-{side}]").bounding_box() for side in ("left", "right")]
     assert boxes[1]["y"] >= boxes[0]["y"] + boxes[0]["height"]
     context.close()
+
+
+@pytest.mark.parametrize(
+    ("sheet", "kind"), [("experts/page/static/page.css", "text"), ("reporting/page/assets/page.css", "words")]
+)
+def test_a_text_in_hebrew_begins_at_the_right_and_one_in_english_at_the_left(
+    browser: Any, sheet: str, kind: str
+) -> None:
+    page = browser.new_context().new_page()
+    page.set_content(
+        f"<style>{(PACKAGE / sheet).read_text()}</style>"
+        f'<p class="{kind}">\u05e2\u05e6\u05d5\u05d1.</p><p class="{kind}">I am sad.</p>'
+    )
+    first_letter = """text => {
+        const range = document.createRange(), box = text.getBoundingClientRect();
+        range.setStart(text.firstChild, 0);
+        range.setEnd(text.firstChild, 1);
+        const letter = range.getBoundingClientRect();
+        return [letter.left - box.left, box.right - letter.right];
+    }"""
+    (hebrew, english) = (page.locator("p").nth(number).evaluate(first_letter) for number in (0, 1))
+    assert hebrew[1] == pytest.approx(0, abs=1) and english[0] == pytest.approx(0, abs=1)
+    page.context.close()
 
 
 def test_the_page_works_without_scripts_and_asks_nobody_else(browser: Any, served: Served, home: Path) -> None:

@@ -237,6 +237,9 @@ def test_only_flagged_items_and_only_those_of_a_list(folder: Path) -> None:
     options = (f"review.only={folder / 'disagreements.csv'}", "review.overlap=1")
     plan = open_plan(config_of(folder, *options, experts="[e09]"), other, lambda line: None)
     assert sorted(plan.items) == wanted == sorted(each.item for each in plan.shown["e09"])
+    (folder / "disagreements.csv").write_text(f"item,kind\n{wanted[0]},sides\n{wanted[1]}\n")
+    with pytest.raises(UserError, match=r"disagreements\.csv row 2: has 1 cell, but the header has 2"):
+        open_plan(config_of(folder, *options), ReviewDir(folder / "third"), print)
 
 
 # Practice items, which come from the rubric's own examples

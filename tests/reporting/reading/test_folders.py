@@ -107,6 +107,7 @@ def test_a_folder_that_holds_nothing_known_is_refused_in_one_line(tmp_path: Path
     (tmp_path / "empty" / "notes.txt").write_text("mine")
     for folders, why in (
         ([tmp_path / "none"], "no such folder"),
+        ([tmp_path / "empty" / "notes.txt"], "notes.txt: is a file; give the folder of a run"),
         ([tmp_path / "empty"], "no run, sweep or study found"),
     ):
         with pytest.raises(UserError, match=why) as raised:
