@@ -19,6 +19,7 @@ from psychocounsel.data.rows import is_missing
 from psychocounsel.data.sources import StandardSource, file_of, read_rows
 from psychocounsel.errors import UserError, words
 from psychocounsel.grading.rating import conversation_text, turns_of
+from psychocounsel.storage.files import expanded
 from psychocounsel.storage.text_hashes import text_id
 
 # Rows of a source: the client's text, and the topic and risk that the row states
@@ -61,18 +62,11 @@ def read_speeches(source: SpeechSource, turns: str, copies: Path) -> Iterator[Sp
     Raises:
         UserError: if the source cannot be read.
     """
-    file = own = name = ""  # of the last row: its file, its own id, and the id that it gets
     for where, row in read_rows(StandardSource(copies=copies), source.path, source.split, source.revision):
         try:
             if isinstance(row, UserError):
                 raise row
-            speeches = _speeches(row, where, source, turns)
-            before, file = file, file_of(where)
-            if speeches[0].row != own:
-                own = name = speeches[0].row
-            elif file != before:  # files that each count their conversations from 1
-                name = f"{file} {own}"
-            yield from (replace(speech, row=name) for speech in speeches)
+            yield from _speeches(row, where, source, turns)
         except UserError as error:
             yield BadRow(source.title, where, str(error))
 
@@ -92,6 +86,8 @@ def _speeches(row: Mapping[str, Any], where: str, source: SpeechSource, turns: s
             "texts by speeches.column=NAME"
         )
     identity = next((values[name] for name in _IDS if isinstance(values.get(name), str | int)), where)
+    if identity != where and expanded(source.path).is_dir():  # whose files may each count their conversations from 1
+        identity = f"{file_of(where)} {identity}"
     texts = _conversations(values[column], where, column, turns)
     topic, risk = (
         None if is_missing(value) else value for value in map(row.get, (source.topic_column, source.risk_column))
