@@ -221,9 +221,9 @@ def _remove_unstarted(job: Job) -> None:
                 job.run_dir.parent.rmdir()  # succeeds only if the folder is empty
 
 
-def _word(job: Job, code: int | None) -> str:
-    """Return the word for a run's end in a sweep's table; for exit code 3, the limit that ended it."""
-    return limit_reached(job.run_dir) if code == GATE_NO else _WORDS.get(code, f"failed {code}")
+def word_of(run_dir: Path, code: int | None) -> str:
+    """Return the word for the end of a run with this exit code (None: it has not begun); for code 3, the limit that ended it."""
+    return limit_reached(run_dir) if code == GATE_NO else _WORDS.get(code, f"failed {code}")
 
 
 def _print_table(jobs: list[Job], codes: list[int], objectives: list[float | None]) -> None:
@@ -234,7 +234,7 @@ def _print_table(jobs: list[Job], codes: list[int], objectives: list[float | Non
     print(f"\n{'result':<14}{title:>14}  {names}{'95 % interval':<24}overrides")
     for index, (job, value) in enumerate(zip(jobs, objectives, strict=True)):
         code = codes[index] if index < len(codes) else None
-        word = _word(job, code)
+        word = word_of(job.run_dir, code)
         shown = "" if value is None else format(value, "14.4f")
         name = f"{job.metric:<{width}}" if several else ""
         interval = objective_interval(job.run_dir, job.metric).strip(" ()") if shown else ""

@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from psychocounsel.cluster.job import Job, write_run_directory
-from psychocounsel.cluster.local import Local
+from psychocounsel.cluster.local import Local, word_of
 from psychocounsel.cluster.local_ranks import passed_on
 from psychocounsel.cluster.starting import submit
 from psychocounsel.errors import (
     CONTINUE_LATER,
     DONE,
-    GATE_NO,
     USER_ERROR,
     GoOnLater,
     UserError,
@@ -29,7 +28,7 @@ from psychocounsel.errors import (
     worst,
 )
 from psychocounsel.rundir.owner import PATIENCE_SECONDS, live_owner
-from psychocounsel.rundir.results import gate_verdict, is_finished, limit_reached
+from psychocounsel.rundir.results import gate_verdict, is_finished
 from psychocounsel.rundir.run import Run
 from psychocounsel.rundir.trained_runs import is_up_to_date
 from psychocounsel.storage.files import with_noun
@@ -299,19 +298,12 @@ def _side_by_side(progress: StudyProgress, cluster: Local, parallel: int, check:
                 break
             for place, code, last_lines in slots.ended():
                 progress.end(place, code)
-                word = _word(progress.jobs[place].run_dir, code)
+                word = word_of(progress.jobs[place].run_dir, code)
                 print(f"{progress.title(progress.jobs[place])}: {word}{last_lines if code != DONE else ''}", flush=True)
                 stopped |= code == CONTINUE_LATER
             stopped |= bool(slots.requests)
         if stopped:
             raise KeyboardInterrupt
-
-
-def _word(run_dir: Path, code: int) -> str:
-    """Return the word for the end of a run with this exit code; for code 3, the limit that ended it."""
-    if code == GATE_NO:
-        return limit_reached(run_dir)
-    return gate_verdict(run_dir) or {DONE: "done", CONTINUE_LATER: "stopped"}.get(code, f"failed ({code})")
 
 
 def run_job(plan: StudyPlan, job: Job) -> int:
