@@ -382,7 +382,7 @@ def _rating(value: Any, what: str, rating_range: Sequence[float]) -> float:
 def _number(value: Any, what: str) -> float:
     number = as_number(value)
     if not math.isfinite(number):
-        raise UserError(f"{what} must be a number")
+        raise UserError(f"{what} must be a number{comma_hint(value)}")
     if abs(number) > _LARGEST:
         raise UserError(f"{what} is {number:g}: must be at most {_LARGEST:g}")
     return number
@@ -394,6 +394,12 @@ def as_number(value: Any) -> float:
         return math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):
         return math.nan
+
+
+def comma_hint(value: Any) -> str:
+    """Return what to do about a decimal comma, as spreadsheets of some languages write it; an empty text for other values."""
+    has_comma = isinstance(value, str) and re.fullmatch(r"\s*-?\d+,\d+\s*", value) is not None
+    return "; write decimals with a point" if has_comma else ""
 
 
 def _probability(row: Mapping[str, Any], where: str) -> float | None:

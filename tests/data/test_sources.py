@@ -827,6 +827,13 @@ def test_words_for_a_missing_number_are_missing_and_an_odd_cell_names_its_own_ro
             read_all(file, f"data.{switch}", "data.bad_rows=drop")
 
 
+def test_a_decimal_comma_is_told(tmp_path: Path) -> None:
+    file = tmp_path / "votes.csv"
+    file.write_text("prompt;completion;reply_score\nDay 1.;Why?;4,5\nDay 1.;Stop.;3\n")
+    with pytest.raises(UserError, match=r"votes.csv row 1: reply_score must be a number; write decimals with a point$"):
+        read_all(file)
+
+
 def test_ids_that_are_numbers_stay_texts(tmp_path: Path) -> None:
     file = tmp_path / "turns.csv"
     file.write_text("talk,who,said\n001,client,c1\n001,therapist,r1\n1,client,c2\n1,therapist,r2\n")

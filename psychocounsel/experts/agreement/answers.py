@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from psychocounsel.data.rows import as_number, is_missing
+from psychocounsel.data.rows import as_number, comma_hint, is_missing
 from psychocounsel.errors import UserError
 
 CHOICES = ("left", "right", "tie", "harmful")
@@ -219,7 +219,7 @@ def _number(value: Any, name: str, where: str, limits: Sequence[float]) -> float
     low, high = limits
     number = as_number(value)
     if not low <= number <= high:
-        raise UserError(f"{where}: {name} must be a number from {low:g} to {high:g}")
+        raise UserError(f"{where}: {name} must be a number from {low:g} to {high:g}{comma_hint(value)}")
     return number
 
 

@@ -117,6 +117,7 @@ def test_other_words_for_sides_and_a_csv_file(tmp_path: Path) -> None:
         ({"ratings": "{"}, "ratings must be a JSON object"),
         ({"ratings": {"left": 4, "right": 5}}, "ratings of left must be an object"),
         ({"ratings": {"left": {"empathy": 6}}}, "the rating of empathy must be a number from 1 to 5"),
+        ({"ratings": {"left": {"empathy": "4,5"}}}, "must be a number from 1 to 5; write decimals with a point"),
         ({"ratings": {"left": {"empathy": True}}}, "the rating of empathy must be a number from 1 to 5"),
         ({"ratings": {"left": {"empathy": 10**400}}}, "the rating of empathy must be a number from 1 to 5"),
         ({"item": "i0"}, "same item, rater and repeat as in answers.jsonl line 1"),
