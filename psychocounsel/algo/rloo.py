@@ -20,7 +20,7 @@ class RLOO(ReplyAdvantages):
     """RLOO: reinforce replies with a higher return than the other replies to the same prompt (arXiv 2402.14740).
 
     A whole reply is one action. Its return is R = reward_weight * reward - kl_weight * log(pi_old / ref), and its
-    advantage is R minus the mean return of the prompt's other replies (eq. 6 and 7). With `normalise_rewards` the
+    advantage is R minus the mean return of the prompt's other replies. With `normalise_rewards` the
     rewards of a round have mean 0 and standard deviation 1. The loss is -advantage * ratio, ratio = pi / pi_old of the
     whole reply, clipped as in PPO. In a round's first step its gradient equals that of REINFORCE.
     """
