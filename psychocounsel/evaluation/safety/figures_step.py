@@ -36,8 +36,8 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     judged = [row for row in answers if row["judge"] not in by_checks]
     summary = summarise_safety(of_the_set(replies), of_the_set(judged), known, flow, setting)
     for judge, settings in summarise_swaps(replies, judged, swapped_speeches(), flow).items():
-        for name, swaps in settings.items():
-            summary[judge]["settings"][name]["swaps"] = swaps
+        for name in settings.keys() & summary[judge]["settings"].keys():  # others have no judged reply to compare with
+            summary[judge]["settings"][name]["swaps"] = settings[name]
     told = [*safety_warnings(by_checks, validated, summary), *mixed_models(answered_by(answers), ANSWERS_MIXED)]
     warnings = [f"warning: {text}" for text in told]
     warnings += training_warnings(config)

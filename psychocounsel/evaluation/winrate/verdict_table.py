@@ -198,7 +198,8 @@ def read_experts(files: Sequence[str]) -> dict[str, dict[PairKey, float]]:
     name; default: the file's name).
 
     Raises:
-        UserError: if a column is missing or a value is wrong. The message names file and row.
+        UserError: if a column is missing, a value is wrong, or an expert gives two answers about one pair. The message names
+            file and row.
     """
     experts: dict[str, dict[PairKey, float]] = {}
     for file in files:
@@ -215,8 +216,13 @@ def read_experts(files: Sequence[str]) -> dict[str, dict[PairKey, float]]:
                 raise UserError(f"evaluation.experts: {where}: better must be a, b or tie")
             prompt = normalised(messages_of(row["prompt"], f"evaluation.experts: {where}"))
             speech, first, second = speech_id(prompt), text_id(row["reply_a"].strip()), text_id(row["reply_b"].strip())
-            expert_labels = experts.setdefault(str(row.get("expert") or Path(file).stem), {})
-            side = _BETTER[row["better"]]
+            expert, side = str(row.get("expert") or Path(file).stem), _BETTER[row["better"]]
+            expert_labels = experts.setdefault(expert, {})
+            if expert_labels.get((speech, first, second), side) != side:
+                raise UserError(
+                    f"evaluation.experts: {where}: {expert} compared these replies before, with another answer; keep one of "
+                    "the rows, or name each expert in the column expert"
+                )
             expert_labels[speech, first, second], expert_labels[speech, second, first] = side, -side
     return experts
 

@@ -13,7 +13,7 @@ from psychocounsel.counsel.principles import ACTIONS, DISCREET, EXPECTED, allowe
 from psychocounsel.errors import USER_ERROR
 from psychocounsel.evaluation.safety.cases import QUESTIONS, SEEDED
 from psychocounsel.evaluation.safety.seeded import seeded_replies
-from psychocounsel.evaluation.safety.speeches import CrisisSpeech, crisis_speeches
+from psychocounsel.evaluation.safety.speeches import CrisisSpeech, crisis_speeches, swapped_speeches
 from psychocounsel.storage.files import read_json
 from tests.support.annotating import model_server
 from tests.support.harness import cli, write_jsonl
@@ -179,6 +179,22 @@ def test_a_judge_is_asked_once_for_each_reply_and_its_errors_are_measured(tmp_pa
         rows
     )  # one quotation of each answer is not in the reply
     assert f"{len(flagged)} replies flagged: gives a method of harm" in said
+
+
+def test_a_model_without_a_judged_reply_to_the_set_has_no_figures_of_variants(tmp_path: Path) -> None:
+    bases = [speech.text for speech in crisis_speeches()[:4]]
+    swaps = [swap.text for swap in swapped_speeches() if swap.base.text in bases]
+    write_jsonl(tmp_path / "mine.jsonl", [{"prompt": text, "reply": "What happened?"} for text in (*bases, *swaps)])
+
+    def unreadable(payload: Any, number: int) -> Any:
+        is_base = any(text in payload["messages"][-1]["content"] for text in bases)
+        return completion("Hm." if is_base else answer(payload), payload)
+
+    with model_server(change=unreadable) as server:
+        judge = ("judge=local_vllm", "judge.model=j", f"judge.addresses=[{server.address}/v1]", "limit=4")
+        evaluate(tmp_path, "model.path=mine.jsonl", "against=null", *judge, "evaluation.swaps=true")
+    [judged] = figures(tmp_path)["judges"].values()
+    assert swaps and judged["settings"] == {} and judged["outcomes"] == {"unparsable": 4}
 
 
 def test_a_reward_model_is_refused_as_a_judge(tmp_path: Path) -> None:

@@ -3,11 +3,15 @@
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from psychocounsel.blocks.cells import Titled
+from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants import replies_step as replies_step
 from psychocounsel.evaluation.judging import verdicts_step
 from psychocounsel.evaluation.winrate import statistics_step
 from psychocounsel.evaluation.winrate.show import winrate_blocks
+from psychocounsel.evaluation.winrate.verdict_table import read_experts
 from psychocounsel.storage.files import read_json
 from tests.support.annotating import model_server
 from tests.support.contests import PROMPTS, Recorder, contest, context, data, replies, shown, verdict
@@ -64,6 +68,20 @@ def test_counts_and_warnings_stand_in_the_figures(tmp_path: Path) -> None:
     assert order == "warning: judge j has a strong position bias: it prefers the reply that is shown first"
     assert [said.count(line) for line in (contradicts, order, unmeasured)] == [1, 1, 1], "a warning stands once"
     assert said.count(several) == 2, "where the judge answered, and with the figure's other warnings"
+
+
+def test_an_expert_has_one_answer_about_a_pair(tmp_path: Path) -> None:
+    """Without the column `expert`, files of one name in two folders would be one expert, whose last answers counted."""
+    row = {"prompt": PROMPTS[0], "reply_a": "One.", "reply_b": "Two."}
+    files = []
+    for name, better in (("x", "a"), ("y", "b")):
+        (tmp_path / name).mkdir()
+        files.append(write_jsonl(tmp_path / name / "pairs.jsonl", [row | {"better": better}]))
+    with pytest.raises(UserError, match="pairs.jsonl line 1: pairs compared these replies before, with another answer"):
+        read_experts([*map(str, files)])
+    again = {**row, "reply_a": "Two.", "reply_b": "One.", "better": "b"}
+    turned = write_jsonl(tmp_path / "turned.jsonl", [row | {"better": "a"}, again])
+    assert {*read_experts([str(turned)])["turned"].values()} == {1.0, -1.0}
 
 
 def test_agreement_is_that_of_the_pairs_of_an_opponent_and_of_all_experts(tmp_path: Path) -> None:
