@@ -185,9 +185,7 @@ def test_one_bad_request_among_good_ones_fails_and_a_dead_server_ends_the_run(
     def dies(payload: Any, number: int) -> Any:
         return completion("Yes.", payload) if number < 20 else Reply(503, b'{"error": "out of memory"}')
 
-    monkeypatch.setattr(
-        client.Client.__init__, "__kwdefaults__", {**client.Client.__init__.__kwdefaults__, "patience": 1.0}
-    )
+    monkeypatch.setattr(client, "_PATIENCE", 1.0)
     with serving(dies) as server:
         started = time.monotonic()
         with pytest.raises(UserError, match="out of memory"):
