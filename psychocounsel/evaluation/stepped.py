@@ -41,7 +41,7 @@ REPLIES = "psychocounsel.evaluation.contestants.replies_step"
 # Code that computes figures, verdicts and tables, in addition to an evaluation's own folder (Course.code).
 COMPUTED_BY = (
     *("blocks/conclusions.py", "evaluation/showing.py"),
-    *("metrics/*.py", "evaluation/judging/bias.py", "counsel/*.py"),
+    *("metrics/*.py", "evaluation/judging/bias.py", "evaluation/judging/served_models.py", "counsel/*.py"),
     *("asking/answer_text.py", "data/shared_text.py", "evaluation/contestants/speeches.py"),
 )
 # Keys that say which data an evaluation reads, with their defaults.
