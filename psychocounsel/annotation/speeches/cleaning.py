@@ -86,7 +86,8 @@ def _speeches(row: Mapping[str, Any], where: str, source: SpeechSource, turns: s
             "texts by speeches.column=NAME"
         )
     identity = next((values[name] for name in _IDS if isinstance(values.get(name), str | int)), where)
-    if identity != where and expanded(source.path).is_dir():  # whose files may each count their conversations from 1
+    if identity != where and source.path and expanded(source.path).is_dir():
+        # Each file of a folder may count its conversations from 1.
         identity = f"{file_of(where)} {identity}"
     texts = _conversations(values[column], where, column, turns)
     topic, risk = (
