@@ -34,16 +34,18 @@ def judge_warnings(config: DictConfig) -> Iterator[str]:
     """Yield one line for each reason to distrust a judge of this configuration."""
     contestants = build(config, "contestants").models()
     for judge in build(config, "judge").models():
-        family = family_of(judge)
+        family, kin = family_of(judge), list[str]()
         for contestant in contestants:
             if not isinstance(judge, RewardJudge) and same_model(judge, contestant):
                 yield f"warning: the judge {judge.name} is also a contestant: judges prefer their own replies"
             elif family and family == family_of(contestant):
-                yield (
-                    f"warning: the judge {judge.name} and the contestant {contestant.name} belong to one model family "
-                    f"({family}): judges tend to prefer their own family"
-                )
+                kin.append(contestant.name)
             yield from _of_training(judge, contestant)
+        if kin:
+            yield (
+                f"warning: the judge {judge.name} is of one model family ({family}) with {', '.join(kin)}: judges tend to "
+                "prefer their own family"
+            )
 
 
 def judge_roles(config: DictConfig) -> dict[str, list[str]]:

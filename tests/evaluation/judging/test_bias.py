@@ -75,11 +75,10 @@ def test_a_local_model_tells_by_its_type(tmp_path: Path) -> None:
 
 
 def test_a_contestant_its_kin_and_strangers() -> None:
-    lines = warned({"mine": "me/own", "theirs": "gpt-4o", "kin": "gpt-4o-mini"}, chat("gpt-4o"))
+    lines = warned({"mine": "me/own", "theirs": "gpt-4o", "kin": "gpt-4o-mini", "cousin": "gpt-3.5"}, chat("gpt-4o"))
     assert lines == [
         "warning: the judge judge is also a contestant: judges prefer their own replies",
-        "warning: the judge judge and the contestant kin belong to one model family (gpt): "
-        "judges tend to prefer their own family",
+        "warning: the judge judge is of one model family (gpt) with kin, cousin: judges tend to prefer their own family",
     ]
     assert warned({"mine": "me/own", "theirs": "qwen3"}, chat("gpt-4o")) == []
     several = {
@@ -87,7 +86,7 @@ def test_a_contestant_its_kin_and_strangers() -> None:
         "members": [chat("claude-1", "a"), chat("qwen3", "b")],
     }
     (line,) = warned({"mine": "me/own", "theirs": "qwen3-8b"}, several)
-    assert "judge b and the contestant theirs belong to one model family (qwen)" in line
+    assert "judge b is of one model family (qwen) with theirs" in line
 
 
 def a_run(place: Path, **config: Any) -> Path:
