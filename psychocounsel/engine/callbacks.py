@@ -103,11 +103,16 @@ class Profile(Callback):
 
         if event != "step_end":
             return
+        last, most = self.first + self.steps - 1, run.config.max_steps
+        if most is not None and most < last:
+            raise UserError(
+                f"max_steps={most}: the trace of callbacks.profile needs {last} steps; give max_steps={last}"
+            )
         if step == self.first - 1:
             activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
             self.profiler = profile(activities=activities, record_shapes=True)
             self.profiler.__enter__()
-        elif self.profiler is not None and step == self.first + self.steps - 1:
+        elif self.profiler is not None and step == last:
             self.profiler.__exit__(None, None, None)
             path = run.files.trace(run.rank)
             path.parent.mkdir(exist_ok=True)

@@ -325,6 +325,11 @@ def test_profile_writes_a_trace(small_model: Path, tmp_path: Path) -> None:
     assert any("backward" in event.get("name", "").lower() for event in trace["traceEvents"])
 
 
+def test_a_profile_that_would_never_be_written_is_refused(small_model: Path, tmp_path: Path) -> None:
+    short = cli("train", "debug=profile", f"model.path={small_model}", "max_steps=4", cwd=tmp_path, check_code=2)
+    assert "max_steps=4: the trace of callbacks.profile needs 5 steps; give max_steps=5" in short.stderr
+
+
 @pytest.mark.slow
 def test_overfit_learns_eight_rows_by_heart(tmp_path: Path) -> None:
     cli("train", "debug=overfit", "epochs=12", "eval.limit=4", "run_dir=run", cwd=tmp_path)
