@@ -74,7 +74,7 @@ def test_an_archive_cannot_go_on_and_says_what_can(tmp_path: Path) -> None:
     assert "without optimizer state" in line and f"psychocounsel export {tmp_path / 'kept'} step=1" in line
     assert content(tmp_path / "kept") == before
     again = cli("jobs", "archive", "kept", "twice", cwd=tmp_path)
-    assert "the weights of 1 checkpoints" in again.stdout
+    assert "the weights of 1 checkpoint, " in again.stdout
     cli("export", "twice", "step=1", "to=out", cwd=tmp_path)
 
 
