@@ -32,7 +32,7 @@ _REASONS = {
     "chosen_less_safe": "pairs whose higher-scored reply is rated less safe (pairs.safety_veto)",
     "no_vote_rated_both": "pairs without a vote on both replies",
     "equal_replies": "replies that repeat another reply's text",
-    "replies_without_text": "replies without a text",
+    "replies_without_text": "replies that were cut, refused or failed",
     "replies_without_vote": "replies without a rating",
     "replies_not_rated_on_all": "replies with a principle that every vote marks as not applicable",
     "speeches_with_one_rated_reply": "speeches with one rated reply",
@@ -117,7 +117,7 @@ def _tell(figures: dict[str, Any], averaged: bool, say: Say) -> None:
         )
         for name, reason in _REASONS.items():
             if split_figures["dropped"][name]:
-                say(f"  dropped: {split_figures['dropped'][name]} {reason}")
+                say(f"  dropped {reason}: {split_figures['dropped'][name]}")
         if split_figures["against_majority"]:
             count = split_figures["against_majority"]
             pairs = with_noun(count, "pair follows", "pairs follow")

@@ -64,7 +64,11 @@ def table_rows(files: AnnotationDir) -> dict[str, int]:
 
 def closing_lines(context: StepContext[AnnotationDir], counts: dict[str, int]) -> Iterator[str]:
     """Yield the closing lines: the size of each table, warnings, and the next command."""
-    names = {"votes": "ratings", "train": "training pairs", "test": "held-out pairs (best versus worst reply)"}
+    names = {
+        "votes": "ratings asked for",
+        "train": "training pairs",
+        "test": "held-out pairs (best versus worst reply)",
+    }
     yield ""
     for name, count in counts.items():
         yield f"{count:>12,}  {names.get(name, name)}"

@@ -35,7 +35,6 @@ from psychocounsel.asking.language_model import (
 from psychocounsel.errors import UserError
 from psychocounsel.model.shape import Shape, folder_of
 from psychocounsel.rundir.trained_runs import trained_dtype
-from psychocounsel.settings.paths import refuse_missing_folder
 from psychocounsel.settings.schema import option
 from psychocounsel.storage.files import expanded
 from psychocounsel.storage.hashes import content_id
@@ -168,10 +167,9 @@ class _Local(LanguageModel):
         return content_of(self.model)
 
     def check(self, key: str) -> None:
-        """Refuse a missing model, and a GGUF file. A missing absolute path may be written before this model is asked."""
+        """Refuse a model that is not named, and a GGUF file."""
         if not self.model:
             raise UserError(f"{key}.model is not set: give a folder, a model of the hub, or builtin:tiny")
-        refuse_missing_folder(self.model, f"{key}.model", self.revision)
         refuse_gguf(self.model, f"{key}.model")
 
     def section(self) -> DictConfig:
@@ -228,7 +226,7 @@ class InProcess(_Local):
         return super().identity() | {"sends_schema": self.sends_schema}
 
     def check(self, key: str) -> None:
-        """Refuse a missing model, a GGUF file, and an environment without vLLM."""
+        """Refuse what the base refuses, and an environment without vLLM."""
         super().check(key)
         if importlib.util.find_spec("vllm") is None:
             raise UserError(f"{key}: vLLM is not installed; see docs/online.md#vllm, or use an endpoint")

@@ -9,13 +9,15 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
+from psychocounsel.model.shape import folder_of
 from psychocounsel.remote.hub_sources import HubSource, is_here
-from psychocounsel.reward.sections import Preset, filled, judge_models, path_is
+from psychocounsel.reward.sections import Preset, check_reward_path, filled, judge_models, path_is
 from psychocounsel.settings.command import idle_keys
-from psychocounsel.settings.paths import is_of_earlier_run
+from psychocounsel.settings.paths import check_local_path, is_made_before, is_of_earlier_run, model_of_run
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
 from psychocounsel.storage.files import absolute, expanded
+from psychocounsel.storage.weight_files import is_reward_model
 
 MODEL_GROUPS = ("writers", "annotator", "contestants", "judge", "client")
 _OTHER_PROMPTS = {  # groups whose models have no prompt of their own, with the reason
@@ -114,6 +116,21 @@ def check_models(config: DictConfig, typed: Callable[[DictConfig], DictConfig]) 
         _make_absolute(config, section)
     for group in groups_of(config):
         build(config, group).check(group)
+    for key, section in _asked(config):
+        if not key.startswith("contestants") and "revision" in section and section.get("model"):
+            _check_path(config, key, section)
+    for key, reward in _rewards_of_judges(config):
+        check_reward_path(config, key, reward)
+
+
+def _check_path(config: DictConfig, key: str, section: DictConfig) -> None:
+    """Check the path of a model that runs in the process; that of a run becomes that of its model."""
+    if is_made_before(config, section.model):
+        return
+    section.model = model_of_run(section.model, f"{key}.model")
+    check_local_path(section.model, f"{key}.model", folder=True, revision=section.get("revision"))
+    if is_reward_model(folder_of(section.model)):
+        raise UserError(f"{key}.model={section.model}: is a reward model, which writes no answers")
 
 
 def _make_absolute(config: DictConfig, section: DictConfig) -> None:
@@ -144,11 +161,9 @@ def require_keys(config: DictConfig, groups: Collection[str]) -> None:
 
 def key_variables(config: DictConfig) -> Iterator[tuple[str, str]]:
     """Yield the name of each environment variable that holds a key, with the configuration key that names it."""
-    named = [(key, section) for key, _, section in model_sections(config)]
-    for key, section in (*named, *judge_models(config)):
-        for place, part in ((key, section), (f"{key}.reward", section.get("reward"))):  # a judge's reward model
-            if OmegaConf.is_dict(part) and part.get("key_variable"):
-                yield f"{place}.key_variable", str(part.key_variable)
+    for key, section in (*_asked(config), *_rewards_of_judges(config)):
+        if section.get("key_variable"):
+            yield f"{key}.key_variable", str(section.key_variable)
 
 
 def model_receivers(config: DictConfig) -> Iterator[tuple[str, str]]:
@@ -159,14 +174,26 @@ def model_receivers(config: DictConfig) -> Iterator[tuple[str, str]]:
 
 def asked_repositories(config: DictConfig) -> Iterator[tuple[HubSource, str]]:
     """Yield the hub repositories of models that run in the process, and of judges' reward models; runs keep no commit of them."""
-    named = [(key, section) for key, _, section in model_sections(config)]
-    for key, section in (*named, *judge_models(config)):
+    for key, section in _asked(config):
         if "revision" in section and section.get("model") and not is_here(section.model):
             yield HubSource("model", section.model, section.revision, f"{key}.model"), ""
-        reward = section.get("reward")  # a judge's reward model
-        if OmegaConf.is_dict(reward) and reward.get("path") and not is_here(reward.path):
+    for key, reward in _rewards_of_judges(config):
+        if reward.get("path") and not is_here(reward.path):
             loaded = path_is(reward) == "loaded"
-            yield HubSource("model", reward.path, reward.get("revision"), f"{key}.reward.path", weights=loaded), ""
+            yield HubSource("model", reward.path, reward.get("revision"), f"{key}.path", weights=loaded), ""
+
+
+def _asked(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
+    """Yield key and settings of each language model, those that reward or rank replies as well."""
+    yield from ((key, section) for key, _, section in model_sections(config))
+    yield from judge_models(config)
+
+
+def _rewards_of_judges(config: DictConfig) -> Iterator[tuple[str, DictConfig]]:
+    """Yield key and settings of each reward model that is a judge, such as `judge.members[0].reward`."""
+    for key, section in _asked(config):
+        if OmegaConf.is_dict(section.get("reward")):
+            yield f"{key}.reward", section.reward
 
 
 def idle_groups(config: DictConfig) -> Iterator[tuple[str, str]]:

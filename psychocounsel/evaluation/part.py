@@ -118,4 +118,7 @@ def idle_in_part(config: DictConfig) -> Iterator[tuple[str, str]]:
     yield "data.too_long", "an evaluation shortens no replies"
     if evaluated_part(config).name == "held_out":
         for name in ("limit", "fraction"):
-            yield f"data.{name}", "it selects training rows, and the held-out part is evaluated; use limit"
+            yield (
+                f"data.{name}",
+                "it selects training rows, and the held-out part is evaluated (limit=N takes N of its rows)",
+            )

@@ -113,8 +113,8 @@ def _compared(key: str, entry: Any, preset: Preset) -> DictConfig:
         return entry  # resolved already, or the user's own reward
     use = str(entry.get("use") or "local")
     if use != "llm":
-        return filled(key, _own(entry), _loaded(key, "reward", use, preset))
-    section = filled(key, _own(entry), OmegaConf.create(_RANKER))
+        return filled(key, own_keys(entry), loaded(key, "reward", use, preset))
+    section = filled(key, own_keys(entry), OmegaConf.create(_RANKER))
     if section.judge is None:
         raise UserError(
             f"{key}.judge is not set: give a name in conf/judge/, or a mapping as {{use: openai, model: NAME}}"
@@ -136,13 +136,13 @@ def _judge(key: str, entry: Any, preset: Preset) -> DictConfig:
         raise UserError(f"{key}: is a name in conf/judge/, or a mapping with one, as {{use: openai, model: NAME}}")
     if "_target_" in section:
         return section
-    base = _loaded(key, "judge", str(section.use), preset)
+    base = loaded(key, "judge", str(section.use), preset)
     if "members" in base:
         raise UserError(f"{key}: {section.use} has several members; write a separate entry of compare for each")
-    return filled(key, _own(section), base)
+    return filled(key, own_keys(section), base)
 
 
-def _loaded(key: str, group: str, name: str, preset: Preset) -> DictConfig:
+def loaded(key: str, group: str, name: str, preset: Preset) -> DictConfig:
     """Load the file of a group's choice for the entry at `key`."""
     try:
         return preset(group, name)
@@ -150,7 +150,7 @@ def _loaded(key: str, group: str, name: str, preset: Preset) -> DictConfig:
         raise UserError(f"{key}: {str(error).partition(': ')[2]}") from error
 
 
-def _own(entry: DictConfig) -> DictConfig:
+def own_keys(entry: DictConfig) -> DictConfig:
     """Return the keys of an entry that override its file."""
     return OmegaConf.create({str(name): entry._get_node(name) for name in entry if name != "use"})
 
@@ -272,21 +272,21 @@ def check_reward_paths(config: DictConfig) -> None:
         UserError: naming the key.
     """
     for key, section in reward_sections(config):
-        if path_is(section) != "nothing":
-            check_model_paths(config, key, section)
-        if path_is(section) == "loaded":
-            refuse_language_model(f"{key}.path", section.path)
+        check_reward_path(config, key, section)
 
 
-def refuse_language_model(key: str, path: str | None) -> None:
-    """Refuse a language model, or a run that trained one, as a reward model.
+def check_reward_path(config: DictConfig, key: str, section: DictConfig) -> None:
+    """Check the path of the reward model at `key`.
 
     Raises:
-        UserError: naming the key.
+        UserError: if its folder or chat template does not exist, or if it is a language model, or a run that trained one.
     """
-    place = folder_of(path) if path else Path()
-    if path and (is_language_model(place) or is_language_model(RunDir(place).model)):
-        raise no_reward_model(key, path)
+    if path_is(section) != "nothing":
+        check_model_paths(config, key, section)
+    if path_is(section) == "loaded" and section.path:
+        place = folder_of(section.path)
+        if is_language_model(place) or is_language_model(RunDir(place).model):
+            raise no_reward_model(f"{key}.path", section.path)
 
 
 def settle_rewards(config: DictConfig) -> None:

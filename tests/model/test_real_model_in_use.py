@@ -1,5 +1,6 @@
 """SmolLM2-135M after a step of training: what it writes and scores is what plain transformers does, and runs resume."""
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ from psychocounsel.model.packed import Policy
 from psychocounsel.reward.local_model import LocalScorer
 from psychocounsel.rollout.base import Sampling
 from psychocounsel.rollout.hf import HFRollout
+from psychocounsel.settings import config as configs
+from tests.support.composed import checked
 from tests.support.harness import ROOT, cli, metrics_of
 from tests.support.real_model import smollm2
+from tests.support.vllm_classifier import serving_scores
 
 pytestmark = pytest.mark.slow
 
@@ -44,7 +48,7 @@ def test_a_merged_adapter_has_the_adapters_logprobs(tmp_path: Path) -> None:
     assert (found - before).abs().max() > 0.1, "the adapter has learned"
 
 
-def test_rewards_are_those_of_plain_transformers(tmp_path: Path) -> None:
+def test_rewards_are_those_of_plain_transformers_and_of_vllm(tmp_path: Path) -> None:
     model = train(tmp_path, "algo=reward", "max_steps=2") / "model"
     conversations = [
         [{"role": "user", "content": speech}, {"role": "assistant", "content": reply}]
@@ -59,6 +63,13 @@ def test_rewards_are_those_of_plain_transformers(tmp_path: Path) -> None:
     ours = LocalScorer.load(str(model)).score(conversations)
     assert np.ptp(ours) > 0.05, "otherwise equal rewards would prove nothing"
     np.testing.assert_allclose(ours, expected, atol=1e-4)
+    if importlib.util.find_spec("vllm"):
+        with serving_scores(model, tmp_path / "vllm.log") as address:
+            served = checked(
+                "reward=vllm_server", f"reward.addresses=[{address}]", f"reward.path={model}", name="evaluate"
+            )
+            by_vllm = configs.build(served, "reward").open(torch.device("cpu")).score(conversations)
+        np.testing.assert_allclose(by_vllm, expected, atol=1e-4)
 
 
 def test_greedy_rollouts_of_a_trained_policy_are_those_of_transformers(tmp_path: Path) -> None:
@@ -77,6 +88,15 @@ def test_greedy_rollouts_of_a_trained_policy_are_those_of_transformers(tmp_path:
         groups, Sampling(1, 0.0, 40, 512, seed=0)
     )
     assert [group.completions[0].ids.tolist() for group in made] == expected
+
+
+@pytest.mark.usefixtures("vllm")
+def test_ppo_by_a_vllm_server_samples_from_the_weights_that_it_trains(tmp_path: Path) -> None:
+    given = ["algo=ppo", "reward=tiny", "algo.critic=policy", "algo.passes=1", "algo.lr=1e-4", "rollout=vllm_server"]
+    run = train(tmp_path, *given, "rollout.max_tokens=12", "max_steps=2")
+    steps = [line for line in metrics_of(run) if line["step"]]
+    assert [line["rollout/staleness"] for line in steps] == [0, 0] and steps[1]["grad_norm"] > 0
+    assert max(line["rollout/logprob_difference_max"] for line in steps) < 1e-3
 
 
 @pytest.mark.parametrize("algo", ["online_dpo", pytest.param("ppo", marks=pytest.mark.proof)])

@@ -1,13 +1,7 @@
 """Rewards by servers equal those of the local scorer, and invalid rewards are errors."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +19,8 @@ from psychocounsel.settings import config as configs
 from tests.reward.test_local_model import CONVERSATIONS
 from tests.support.answering import Reply, Server, dead_address, no_proxy, serving
 from tests.support.composed import checked
-from tests.support.harness import ROOT, cli, metrics_of
+from tests.support.harness import cli, metrics_of
+from tests.support.vllm_classifier import serving_scores
 
 __all__ = ["dead_address", "no_proxy"]
 REWARD = Path(resolve_path("builtin:tiny_reward"))
@@ -209,33 +204,10 @@ def test_online_dpo_by_a_server_has_the_rewards_of_the_scorer_in_this_process(
     assert all(mine["loss"] == pytest.approx(theirs["loss"], rel=1e-4) for mine, theirs in pairs if "loss" in mine)
 
 
-# -- vLLM itself
-
-
-@contextmanager
-def running_vllm(folder: Path, log: Path) -> Iterator[str]:
-    with serving(lambda payload, number: {}) as free:
-        port = free.address.rpartition(":")[2]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), "--port", port]
-    command += ["--host", "127.0.0.1", "--runner", "pooling", "--dtype", "float32", "--enforce-eager"]
-    environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "PYTHONPATH": str(ROOT)}
-    with open(log, "w") as output:
-        process = subprocess.Popen(command, cwd=log.parent, env=environment, stdout=output, stderr=subprocess.STDOUT)
-        try:
-            ends = time.monotonic() + 600
-            while "Application startup complete" not in log.read_text():
-                assert process.poll() is None and time.monotonic() < ends, log.read_text()[-3000:]
-                time.sleep(1)
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            process.terminate()
-            process.wait(60)
-
-
 @pytest.mark.slow
 def test_rewards_by_vllm_equal_the_scorer_in_this_process(local: np.ndarray, tmp_path: Path) -> None:
     pytest.importorskip("vllm")
-    with running_vllm(REWARD, tmp_path / "vllm.log") as address:
+    with serving_scores(REWARD, tmp_path / "vllm.log") as address:
         scorer = open_scorer(*served("vllm", address), "reward.batch_size=4")
         np.testing.assert_allclose(scorer.score(CONVERSATIONS), local, atol=1e-4)
         wrong = served("openrlhf", address)

@@ -18,6 +18,7 @@ from psychocounsel.data.group import Group, read_groups
 from psychocounsel.remote.server_access import free_port
 from tests.support.harness import ROOT, TINY, cli, metrics_of, small_lm
 from tests.support.listening import addresses_of
+from tests.support.real_model import smollm2
 from tests.support.started import started
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("vllm")]
@@ -55,13 +56,15 @@ def written(place: Path, *overrides: str, processes: int = 1) -> list[dict[str, 
     [
         pytest.param(1, [], marks=pytest.mark.proof),
         (2, ["zero=3", "model.lora.rank=4"]),
+        (1, ["model=local", "model.path=SMOLLM2", "model.dtype=fp32", "reward=tiny"]),
     ],
-    ids=["alone", "partitioned-with-adapter"],
+    ids=["alone", "partitioned-with-adapter", "real-model"],
 )
 def test_greedy_replies_and_logprobs_are_those_of_hf_before_and_after_new_weights(
     processes: int, overrides: list[str], tmp_path: Path
 ) -> None:
-    for rank in written(tmp_path, *overrides, processes=processes):
+    real = smollm2() if "model.path=SMOLLM2" in overrides else None
+    for rank in written(tmp_path, *(each.replace("SMOLLM2", str(real)) for each in overrides), processes=processes):
         for moment, version in (("before", 0), ("after", 5)):
             assert rank[moment]["same"] and rank[moment]["texts"], f"{moment}: other tokens than transformers writes"
             assert rank[moment]["difference"] < 1e-4

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from psychocounsel.asking.model_groups import Preset
 from psychocounsel.errors import UserError
 from psychocounsel.model.shape import folder_of
-from psychocounsel.reward.sections import names_a_path
+from psychocounsel.reward.sections import filled, loaded, names_a_path, own_keys
 from psychocounsel.rundir.run_config import read_section
 from psychocounsel.rundir.sweep import telling_name
 from psychocounsel.rundir.trained_runs import run_of
@@ -82,16 +82,13 @@ def resolve_reward_judges(composed: DictConfig, preset: Preset) -> None:
             raise UserError(
                 "judge.reward: is a path, a name in conf/reward, or a mapping, as {use: local, path: RUN/model, dtype: bf16}"
             )
-        base = preset("reward", str(reward.use))
-        own = {str(name): reward._get_node(name) for name in reward if name != "use"}
-        if unknown := sorted(set(own) - {*map(str, base)}):
-            raise UserError(f"judge.reward: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
+        base = loaded("judge.reward", "reward", str(reward.use), preset)
         with open_dict(section):
             if not isinstance(section.name, str):
                 section.name = reward.get("name", base.get("name", reward.use))
                 if "name" not in reward and isinstance(reward.get("path"), str):
                     unnamed.append((section, reward.path))
-            section.reward = OmegaConf.merge(base, OmegaConf.create(own))
+            section.reward = filled("judge.reward", own_keys(reward), base)
     _name_by_paths(unnamed)
 
 

@@ -19,10 +19,8 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.judging.pairs import FIRST, SECOND, PairAsk
 from psychocounsel.reward.base import RewardSettings, Scorer, open_scorer
 from psychocounsel.reward.local_model import LocalReward
-from psychocounsel.reward.sections import refuse_language_model
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build_section
-from psychocounsel.storage.weight_files import refuse_gguf
 
 # `judge=several`: several judges. Each of them compares every pair of replies.
 
@@ -61,9 +59,6 @@ class RewardJudge(LanguageModel):
         if settings.several:
             raise UserError(f"{key}.reward: an ensemble cannot be one judge; use judge=several with its reward models")
         settings.check(f"{key}.reward")
-        refuse_gguf(str(self.reward.get("path") or ""), f"{key}.reward.path")
-        if settings.path_is == "loaded":
-            refuse_language_model(f"{key}.reward.path", self.reward.get("path"))
 
     def unused(self) -> dict[str, str]:
         """Return the keys that only concern prompts and written answers, each with the reason."""
@@ -138,4 +133,4 @@ def _opened(settings: RewardJudge, key: str) -> Scorer:
     try:
         return open_scorer(settings.reward_settings())
     except UserError as error:
-        raise UserError(re.sub(r"(?<![\w.])reward(?=[.:=])", f"{key}.reward", str(error))) from error
+        raise UserError(re.sub(r"(?<!\S)reward(?=[.:=])", f"{key}.reward", str(error))) from error

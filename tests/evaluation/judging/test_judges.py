@@ -109,11 +109,22 @@ def test_what_is_no_single_reward_model_is_refused() -> None:
     [
         ("judge=reward judge.reward='{path: x}'", "judge.reward: is a path, a name in conf/reward, or a mapping"),
         ("judge=reward judge.reward='{use: local, pathh: x}'", "judge.reward: has no key pathh"),
+        ("judge=reward judge.reward=no_such", "judge.reward: no reward config named no_such"),
+        ("judge=reward judge.reward=builtin:my-reward", "judge.reward.path=builtin:my-reward: does not ship"),
+        ("judge=reward judge.reward=/no/such/model", "judge.reward.path=/no/such/model: no such file or folder"),
+        ("judge=reward judge.reward=builtin:tiny", "judge.reward.path=builtin:tiny: is a language model"),
+        (
+            "judge=several judge.members='[{use: reward, reward: /no/such}, {use: reward, reward: tiny}]'",
+            "judge.members[0].reward.path=/no/such: no such",
+        ),
         (
             "judge=several judge.members='[{use: reward, name: a, reward: tiny}, {use: reward, name: a, reward: tiny}]'",
             "name a",
         ),
         ("judge=several judge.members=[]", "judge.members"),
+        ("judge=transformers judge.model=builtin:my-judge", "judge.model=builtin:my-judge: does not ship"),
+        ("judge=transformers judge.model=/no/such/model", "judge.model=/no/such/model: no such file or folder"),
+        ("judge=transformers judge.model=builtin:tiny_reward", "is a reward model, which writes no answers"),
     ],
 )
 def test_a_wrong_judge_is_refused_in_one_line(
