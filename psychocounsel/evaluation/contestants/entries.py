@@ -192,10 +192,8 @@ def _member(
         raise UserError(f"{key}: {use} has members itself; name its members in against=[...]")
     if path is not None:
         own |= _placed(key, path, base, own, composed)
-    if unknown := sorted(set(own) - {*map(str, base)}):
-        raise UserError(f"{key.removesuffix('.path')}: has no key {unknown[0]}; it has {', '.join(map(str, base))}")
-    merged = OmegaConf.merge(base, sampling, own)
-    assert isinstance(merged, DictConfig)
+    base.update(sampling)
+    merged = filled(key.removesuffix(".path"), own, base)
     with open_dict(merged):
         merged.name = _name(path) if path and "addresses" not in own else str(own.get("model") or base.get("name"))
     return merged

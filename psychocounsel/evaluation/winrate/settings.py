@@ -33,7 +33,7 @@ class WinRate(ComparingEvaluation):
     Attributes:
         controls: number of speeches on which judges compare controls (replies made by rule, such as echoes and loops), and the
             contestants' replies, with the best and the median reply of the data; 0: none.
-        max_control: share of speeches; a judge that prefers some control to the best reply more often crowns nobody.
+        max_control: share of speeches; a judge that prefers some control to the best reply more often shows no winner.
         experts: files with experts' labels of pairs of replies, with the columns prompt, reply_a, reply_b, better and expert.
         samples: number of resamples for each interval.
         figures_seed: seed of the resamples.

@@ -52,7 +52,7 @@ class _Contest:
     limit: int | None
     label: str
     figures: OpponentResult
-    doubt: str = ""  # why this win rate crowns nobody
+    doubt: str = ""  # why this win rate shows no winner
 
     @property
     def head(self) -> list[Cell]:

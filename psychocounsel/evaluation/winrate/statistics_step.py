@@ -161,7 +161,7 @@ def _score(overall: int | None) -> float:
 
 
 def control_doubts(figures: WinrateFigures) -> Iterator[str]:
-    """Yield why the win rate crowns nobody: judges that prefer controls, or have no verdict on them; and improbable wins."""
+    """Yield why the win rate shows no winner: judges that prefer controls, or have no verdict on them; and improbable wins."""
     judges, limit = figures["controls"]["judges"], figures["controls"]["limit"]
     for judge in figures["verdicts"]:
         shares = judges.get(judge, {})
@@ -171,7 +171,7 @@ def control_doubts(figures: WinrateFigures) -> Iterator[str]:
                 "measures it if the data hold replies to these speeches"
             )
         if line := fooled_line(f"judge {judge}", shares, limit):
-            yield f"{line}; its win rates crown nobody"
+            yield f"{line}; its win rates prove nothing"
     for variant in figures["variants"]:
         for contestant, results in variant["anchors"].items():
             if BEST in results and "plain" in results[BEST] and results[BEST]["plain"]["value"] > 0.5:

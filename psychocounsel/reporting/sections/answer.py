@@ -314,7 +314,7 @@ def _spread(family: Family, setting: RunSetting) -> str:
 
 
 def doubts_of(family: Family) -> list[str]:
-    """Return why figures of the family's runs crown nobody, each once, after the titles of its runs."""
+    """Return why figures of the family's runs show no winner, each once, after the titles of its runs."""
     whose: dict[str, list[str]] = {}
     for run in family.runs:
         for doubt in run.summary.get("doubts", []):

@@ -1,4 +1,4 @@
-"""Controls of judges: which replies meet, what is counted, and when a judge crowns nobody."""
+"""Controls of judges: which replies meet, what is counted, and when a judge shows no winner."""
 
 from dataclasses import replace
 

@@ -59,7 +59,7 @@ def test_controls_and_replies_meet_those_of_the_data_and_a_judge_is_asked_once(t
     assert metrics["worst_control"] == 1 and metrics["judges_fooled"] == 1 and metrics["against_best"] == 1
     fooled, beaten = summary["doubts"]
     told = "judge j prefers bad replies made by rule to the best reply of the data: the client's own words (100 %), "
-    assert fooled.startswith(told) and fooled.endswith(", 5 more; its win rates crown nobody")
+    assert fooled.startswith(told) and fooled.endswith(", 5 more; its win rates prove nothing")
     assert beaten.startswith("the judges prefer mine to the best reply of the data in 100.0 %")
     figures = read_json(files.figures)
     assert [f"warning: {line}" for line in summary["doubts"]] == figures["warnings"][-2:]

@@ -192,7 +192,7 @@ def test_settings_are_called_by_what_differs_among_those_compared() -> None:
 
 
 def test_a_figure_in_doubt_wins_nothing() -> None:
-    doubt = "judge j prefers loops (90 %) to the best reply of the data; its win rates crown nobody"
+    doubt = "judge j prefers loops (90 %) to the best reply of the data; its win rates prove nothing"
     figures = {"0.1": [0.91, 0.92, 0.93], "0.3": [0.51, 0.52, 0.53]}
     assert len(said(section(material_of(*sweep(figures))), "good")) == 1
     doubted = [replace(run, summary={**run.summary, "doubts": [doubt]}) for run in sweep(figures)]
