@@ -9,15 +9,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
-from psychocounsel.model.shape import folder_of
 from psychocounsel.remote.hub_sources import HubSource, is_here
 from psychocounsel.reward.sections import Preset, check_reward_path, filled, judge_models, path_is
 from psychocounsel.settings.command import idle_keys
-from psychocounsel.settings.paths import check_local_path, is_made_before, is_of_earlier_run, model_of_run
+from psychocounsel.settings.paths import check_asked_model, is_of_earlier_run
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
 from psychocounsel.storage.files import absolute, expanded
-from psychocounsel.storage.weight_files import is_reward_model
 
 MODEL_GROUPS = ("writers", "annotator", "contestants", "judge", "client")
 _OTHER_PROMPTS = {  # groups whose models have no prompt of their own, with the reason
@@ -116,21 +114,11 @@ def check_models(config: DictConfig, typed: Callable[[DictConfig], DictConfig]) 
         _make_absolute(config, section)
     for group in groups_of(config):
         build(config, group).check(group)
-    for key, section in _asked(config):
-        if not key.startswith("contestants") and "revision" in section and section.get("model"):
-            _check_path(config, key, section)
+    for key, group, section in model_sections(config):
+        if group != "contestants":  # their paths are checked where they are named
+            check_asked_model(config, key, section)
     for key, reward in _rewards_of_judges(config):
         check_reward_path(config, key, reward)
-
-
-def _check_path(config: DictConfig, key: str, section: DictConfig) -> None:
-    """Check the path of a model that runs in the process; that of a run becomes that of its model."""
-    if is_made_before(config, section.model):
-        return
-    section.model = model_of_run(section.model, f"{key}.model")
-    check_local_path(section.model, f"{key}.model", folder=True, revision=section.get("revision"))
-    if is_reward_model(folder_of(section.model)):
-        raise UserError(f"{key}.model={section.model}: is a reward model, which writes no answers")
 
 
 def _make_absolute(config: DictConfig, section: DictConfig) -> None:

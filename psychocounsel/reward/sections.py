@@ -16,7 +16,7 @@ from psychocounsel.model.settings import check_model_paths, teacher_of
 from psychocounsel.model.shape import folder_of
 from psychocounsel.remote.hub_sources import HubSource, is_here
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.settings.paths import make_absolute, name_by_path
+from psychocounsel.settings.paths import check_asked_model, make_absolute, name_by_path
 from psychocounsel.settings.targets import build_section, class_of, is_on_hub
 from psychocounsel.storage.weight_files import is_language_model, no_reward_model
 
@@ -266,13 +266,15 @@ def check_rewards(
 
 
 def check_reward_paths(config: DictConfig) -> None:
-    """Refuse reward models whose folder, or chat template, does not exist.
+    """Refuse reward models, and language models that reward or rank, whose folder or chat template does not exist.
 
     Raises:
         UserError: naming the key.
     """
     for key, section in reward_sections(config):
         check_reward_path(config, key, section)
+    for key, section in judge_models(config):
+        check_asked_model(config, key, section)
 
 
 def check_reward_path(config: DictConfig, key: str, section: DictConfig) -> None:

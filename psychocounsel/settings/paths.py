@@ -8,12 +8,13 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
+from psychocounsel.model.shape import folder_of
 from psychocounsel.rundir.identity import slug
 from psychocounsel.rundir.paths import RunDir, outputs_of, run_of_model
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.sweep import telling_name
 from psychocounsel.storage.files import SHIPPED_MODELS, absolute, expanded
-from psychocounsel.storage.weight_files import refuse_gguf
+from psychocounsel.storage.weight_files import is_reward_model, refuse_gguf
 
 _LOOKS_LOCAL = re.compile(r"^[./~]|\.(jsonl?|parquet|jinja|csv|tsv|gz)$")
 
@@ -104,6 +105,21 @@ def check_local_path(
         raise UserError(f"{key}={value}: is a file; give the folder that contains config.json")
     if folder and path.is_dir() and not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
         raise UserError(f"{key}={value}: the folder contains no config.json, so it is not a model")
+
+
+def check_asked_model(config: DictConfig, key: str, section: Any) -> None:
+    """Check the path in the settings of a language model that runs in the process; that of a run becomes that of its model.
+
+    Raises:
+        UserError: naming `key`, if there is no such model, or if it is a reward model.
+    """
+    path = section.get("model")
+    if "revision" not in section or not path or is_made_before(config, path):
+        return
+    section["model"] = model_of_run(path, f"{key}.model")
+    check_local_path(section["model"], f"{key}.model", folder=True, revision=section["revision"])
+    if is_reward_model(folder_of(path)):
+        raise UserError(f"{key}.model={path}: is a reward model, which writes no answers")
 
 
 def make_absolute(config: DictConfig, section: DictConfig, keys: Iterable[str]) -> None:

@@ -26,6 +26,7 @@ from psychocounsel.evaluation.session.personas import ClientTurn, Persona, Sessi
 from psychocounsel.evaluation.session.played import Card, PlayedPersona
 from psychocounsel.evaluation.session.scripted import SHIPPED, ScriptedPersona, scripted_personas
 from psychocounsel.rollout.clients import ClientSettings, SimulatedClients
+from psychocounsel.settings.paths import check_asked_model
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build_section, target_class
 from psychocounsel.storage.files import expanded
@@ -151,6 +152,7 @@ class PlayedClients(ClientSettings):
 
     def check(self, key: str, config: DictConfig) -> None:
         """Refuse a model without its key, and a third party that would see speeches about a crisis."""
+        check_asked_model(config, f"{key}.client", self.client)
         model = self.model()
         model.check(f"{key}.client")
         if model.is_third_party() and not self.crisis_to_third_parties:
