@@ -33,10 +33,10 @@ from psychocounsel.asking.language_model import (
     Show,
 )
 from psychocounsel.errors import UserError
-from psychocounsel.model.shape import Shape, folder_of
+from psychocounsel.model.shape import Shape
 from psychocounsel.rundir.trained_runs import trained_dtype
 from psychocounsel.settings.schema import option
-from psychocounsel.storage.files import expanded
+from psychocounsel.storage.files import expanded, folder_of
 from psychocounsel.storage.hashes import content_id
 from psychocounsel.storage.weight_files import refuse_gguf
 

@@ -15,14 +15,13 @@ from psychocounsel.asking.language_model import LanguageModel, keys_of
 from psychocounsel.asking.model_groups import model_sections
 from psychocounsel.counsel.system_prompt import AUTO, policy_prompt, reward_prompt, trained_prompt
 from psychocounsel.errors import UserError, words
-from psychocounsel.model.shape import folder_of
 from psychocounsel.remote import hub
 from psychocounsel.remote.confidential import on_the_way
 from psychocounsel.remote.hub_sources import HubSource
 from psychocounsel.reward.sections import judge_models, path_is, reward_sections
 from psychocounsel.rundir.trained_runs import confidential_sources
 from psychocounsel.settings.targets import build, build_section
-from psychocounsel.storage.files import read_mapping
+from psychocounsel.storage.files import folder_of, read_mapping
 
 # The system prompt that all contestants get.
 

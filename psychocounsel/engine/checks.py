@@ -12,12 +12,12 @@ from psychocounsel.counsel.system_prompt import policy_prompt
 from psychocounsel.errors import UserError
 from psychocounsel.metrics.limits import set_limits
 from psychocounsel.model.settings import check_model, idle_model
-from psychocounsel.model.shape import folder_of
 from psychocounsel.reward.sections import check_reward_paths
 from psychocounsel.rundir.results import known_mode
 from psychocounsel.settings.command import idle_keys, lists_own_figures, ordered, refuse_unknown_figure
 from psychocounsel.settings.schema import suggestion
 from psychocounsel.settings.targets import build
+from psychocounsel.storage.files import folder_of
 from psychocounsel.storage.weight_files import is_reward_model
 
 _EVALUATED = "eval/"

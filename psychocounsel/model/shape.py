@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.remote import hub
 from psychocounsel.remote.hub_sources import HubSource
 from psychocounsel.rundir.trained_runs import start_path
-from psychocounsel.storage.files import SHIPPED_MODELS, expanded, read_json
+from psychocounsel.storage.files import expanded, folder_of, read_json
 
 _NAMES = (
     "hidden_size",
@@ -164,11 +164,6 @@ def published(path: str) -> dict[str, Any] | None:
     """Return the sizes in the `config.json` of the hub model `path`; None if the model is not listed."""
     sizes = _SIZES.get(path)
     return dict(zip(_NAMES, sizes, strict=True)) if sizes else None
-
-
-def folder_of(path: str) -> Path:
-    """Return the folder that a `builtin:` name or a path names, even if it does not exist."""
-    return SHIPPED_MODELS / path.removeprefix("builtin:") if path.startswith("builtin:") else expanded(path)
 
 
 def _folder(config: DictConfig, key: str, path: str) -> Path | None:

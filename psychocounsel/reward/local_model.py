@@ -17,7 +17,7 @@ from psychocounsel.reward.combining import CombinedReward
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.trained_runs import trained_dtype
 from psychocounsel.settings.schema import option
-from psychocounsel.storage.files import read_json
+from psychocounsel.storage.files import folder_of, read_json
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,8 +77,6 @@ class LocalReward(CombinedReward):
 
 def labels_of(path: str) -> tuple[str, ...] | None:
     """Return the labels in the config.json of a local model; None if it is not local, or does not exist yet."""
-    from psychocounsel.model.shape import folder_of
-
     place = folder_of(path)
     if not place.is_dir():
         return None

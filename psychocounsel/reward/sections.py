@@ -13,11 +13,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.errors import UserError
 from psychocounsel.model.settings import check_model_paths, teacher_of
-from psychocounsel.model.shape import folder_of
 from psychocounsel.remote.hub_sources import HubSource, is_here
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.settings.paths import check_asked_model, make_absolute, name_by_path
 from psychocounsel.settings.targets import build_section, class_of, is_on_hub
+from psychocounsel.storage.files import folder_of
 from psychocounsel.storage.weight_files import is_language_model, no_reward_model
 
 Preset = Callable[[str, str], DictConfig]  # arguments: a group, and the name of a choice

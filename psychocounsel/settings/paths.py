@@ -8,12 +8,11 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.errors import UserError
-from psychocounsel.model.shape import folder_of
 from psychocounsel.rundir.identity import slug
 from psychocounsel.rundir.paths import RunDir, outputs_of, run_of_model
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.sweep import telling_name
-from psychocounsel.storage.files import SHIPPED_MODELS, absolute, expanded
+from psychocounsel.storage.files import SHIPPED_MODELS, absolute, expanded, folder_of
 from psychocounsel.storage.weight_files import is_reward_model, refuse_gguf
 
 _LOOKS_LOCAL = re.compile(r"^[./~]|\.(jsonl?|parquet|jinja|csv|tsv|gz)$")

@@ -42,6 +42,11 @@ def expanded(path: str | Path) -> Path:
         raise UserError(f"{path}: there is no user {user}; a folder of this name is written ./{path}") from error
 
 
+def folder_of(path: str) -> Path:
+    """Return the folder that a `builtin:` name or a path names, even if it does not exist."""
+    return SHIPPED_MODELS / path.removeprefix("builtin:") if path.startswith("builtin:") else expanded(path)
+
+
 def absolute(path: str | Path) -> str:
     """Return a path that the user gave as an absolute one; links are kept. Raises UserError like `expanded`."""
     return os.path.abspath(expanded(path))

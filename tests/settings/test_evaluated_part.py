@@ -6,7 +6,7 @@ import pytest
 
 from psychocounsel.evaluation.contestants.speeches import evaluation_speeches
 from psychocounsel.evaluation.reward.rankers import evaluated_pairs
-from psychocounsel.model.shape import folder_of
+from psychocounsel.storage.files import folder_of
 from tests.support.contests import PROMPTS, contest
 from tests.support.harness import write_jsonl
 from tests.support.trained import trained_run

@@ -10,13 +10,12 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.asking.model_groups import Preset
 from psychocounsel.errors import UserError
-from psychocounsel.model.shape import folder_of
 from psychocounsel.reward.sections import filled, loaded, names_a_path, own_keys
 from psychocounsel.rundir.run_config import read_section
 from psychocounsel.rundir.sweep import telling_name
 from psychocounsel.rundir.trained_runs import run_of
 from psychocounsel.settings.paths import check_shipped, is_of_earlier_run, model_of_run, refuse_missing_folder
-from psychocounsel.storage.files import absolute, expanded
+from psychocounsel.storage.files import absolute, expanded, folder_of
 from psychocounsel.storage.weight_files import is_reward_model, refuse_gguf
 
 TARGET = "psychocounsel.evaluation.contestants.settings.Contestants"

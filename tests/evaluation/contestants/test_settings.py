@@ -10,10 +10,10 @@ import torch
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants.settings import ReplyFile
 from psychocounsel.evaluation.judging.judges import RewardJudge
-from psychocounsel.model.shape import folder_of
 from psychocounsel.reward.local_model import LocalReward, LocalScorer, format_lines
 from psychocounsel.rundir.run_config import write_job
 from psychocounsel.settings.targets import build
+from psychocounsel.storage.files import folder_of
 from tests.support.chats import converse
 from tests.support.contests import contest, replies
 from tests.support.harness import TINY, write_jsonl
