@@ -56,18 +56,25 @@ def file_rows(
             f"{file}: unknown kind of file; {hint}use {', '.join(readers)}, all but .parquet also as .gz, or a folder"
         )
     with open(file, "rb") as beginning:
-        if beginning.read(len(_LFS)) == _LFS:
-            raise UserError(f"{file}: holds only a pointer of Git LFS; run git lfs pull in its repository")
+        start = beginning.read(len(_LFS))
+    if start == _LFS:
+        raise UserError(f"{file}: holds only a pointer of Git LFS; run git lfs pull in its repository")
+    if kind != ".parquet" and not _is_gzip(file) and b"\0" in start[:2]:  # UTF-16 without a mark is valid UTF-8
+        raise _not_utf8(file, "utf-16be" if start[0] == 0 else "utf-16le", start.index(0))
     try:
         yield from readers[kind](file, name)
     except UnicodeDecodeError as error:
-        kind = "utf-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
-        raise UserError(
-            f"{file}: is not UTF-8 text (byte {error.start}); convert it, for instance by "
-            f"iconv -f {kind} -t utf-8 {shlex.quote(str(file))} > NEW_FILE"
-        ) from error
+        encoding = "utf-16" if error.object[:2] in (b"\xff\xfe", b"\xfe\xff") else "cp1252"
+        raise _not_utf8(file, encoding, error.start) from error
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise UserError(f"{file}: is not a complete gzip file") from error
+
+
+def _not_utf8(file: Path, encoding: str, place: int) -> UserError:
+    return UserError(
+        f"{file}: is not UTF-8 text (byte {place}); convert it, for instance by "
+        f"iconv -f {encoding} -t utf-8 {shlex.quote(str(file))} > NEW_FILE"
+    )
 
 
 def kind_of(file: Path) -> str:

@@ -350,10 +350,13 @@ def test_a_key_that_stands_twice_is_refused_with_its_place(tmp_path: Path) -> No
     assert pairs_read(file, "data.bad_rows=drop") == [("Day 3.", ["Why?", "Hm."])]
 
 
+@pytest.mark.parametrize("encoding", ["cp1252", "utf-16", "utf-16le", "utf-16be"])
 @pytest.mark.parametrize("file", ["rows.csv", "rows.jsonl"])
-def test_another_encoding_is_named_with_the_command_that_converts_it(file: str, tmp_path: Path) -> None:
-    path = table(tmp_path / file, "prompt,chosen,rejected", "Caf\u00e9.,Since when?,Hm.", encoding="cp1252")
-    with pytest.raises(UserError, match=r"is not UTF-8 text \(byte \d+\); convert it, for instance by iconv -f cp1252"):
+def test_another_encoding_is_named_with_the_command_that_converts_it(file: str, encoding: str, tmp_path: Path) -> None:
+    path = table(tmp_path / file, "prompt,chosen,rejected", "Caf\u00e9.,Since when?,Hm.", encoding=encoding)
+    with pytest.raises(
+        UserError, match=rf"is not UTF-8 text \(byte \d+\); convert it, for instance by iconv -f {encoding} "
+    ):
         pairs_read(path)
 
 
