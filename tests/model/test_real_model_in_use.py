@@ -90,6 +90,7 @@ def test_greedy_rollouts_of_a_trained_policy_are_those_of_transformers(tmp_path:
     assert [group.completions[0].ids.tolist() for group in made] == expected
 
 
+@pytest.mark.proof  # policy, critic, reference and server take 12 GB
 @pytest.mark.usefixtures("vllm")
 def test_ppo_by_a_vllm_server_samples_from_the_weights_that_it_trains(tmp_path: Path) -> None:
     given = ["algo=ppo", "reward=tiny", "algo.critic=policy", "algo.passes=1", "algo.lr=1e-4", "rollout=vllm_server"]
