@@ -115,9 +115,9 @@ def check_asked_model(config: DictConfig, key: str, section: Any) -> None:
     path = section.get("model")
     if "revision" not in section or not path or is_made_before(config, path):
         return
-    section["model"] = model_of_run(path, f"{key}.model")
-    check_local_path(section["model"], f"{key}.model", folder=True, revision=section["revision"])
-    if is_reward_model(folder_of(path)):
+    model = section["model"] = model_of_run(path, f"{key}.model")
+    check_local_path(model, f"{key}.model", folder=True, revision=section["revision"])
+    if is_reward_model(folder_of(model)):
         raise UserError(f"{key}.model={path}: is a reward model, which writes no answers")
 
 
