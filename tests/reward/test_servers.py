@@ -205,6 +205,7 @@ def test_online_dpo_by_a_server_has_the_rewards_of_the_scorer_in_this_process(
 
 
 @pytest.mark.slow
+@pytest.mark.proof  # tests/model/test_real_model_in_use.py compares a real model's
 def test_rewards_by_vllm_equal_the_scorer_in_this_process(local: np.ndarray, tmp_path: Path) -> None:
     pytest.importorskip("vllm")
     with serving_scores(REWARD, tmp_path / "vllm.log") as address:

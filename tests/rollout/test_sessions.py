@@ -391,7 +391,7 @@ def test_each_online_algorithm_learns_from_sessions_with_two_processes_as_with_o
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("vllm")
-@pytest.mark.parametrize("rollout", ["vllm", "vllm_server"])
+@pytest.mark.parametrize("rollout", [pytest.param("vllm", marks=pytest.mark.proof), "vllm_server"])
 def test_vllm_and_the_trainer_agree_over_all_turns(rollout: str, tmp_path: Path) -> None:
     given = ["algo=grpo", f"rollout={rollout}", "rollout.cpu_cache_gb=0.2", "cluster.threads=2"]
     cli("train", *own(tmp_path), *given, cwd=tmp_path)
@@ -409,7 +409,9 @@ _PARTITIONED += [
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("more", [[], _PARTITIONED], ids=["alone", "partitioned"])
+@pytest.mark.parametrize(
+    "more", [pytest.param([], marks=pytest.mark.proof), _PARTITIONED], ids=["alone", "partitioned"]
+)
 def test_a_run_killed_within_a_round_ends_as_one_that_was_not(more: list[str], tmp_path: Path) -> None:
     for name in ("whole", "parts"):
         (tmp_path / name).mkdir()

@@ -198,7 +198,7 @@ NOISY = "noisy: [model.embed_tokens.weight]"
     ("rollout", "falsified", "told"),
     [
         ("vllm", WITHOUT, f"error: rollout=vllm: {TOLD}"),
-        ("vllm_server", WITHOUT, TOLD),
+        pytest.param("vllm_server", WITHOUT, TOLD, marks=pytest.mark.proof),
         ("vllm", NOISY, "error: rollout: the replies of step 0 were written with other weights than the policy's"),
     ],
     ids=["engine-without-some", "server-without-some", "noisy"],
