@@ -22,6 +22,7 @@ from psychocounsel.data.rows import parse_row
 from psychocounsel.data.selection import load_split
 from psychocounsel.data.tokenise import tokenise
 from psychocounsel.engine.step import metrics_of
+from psychocounsel.model.cpu.process import return_freed_memory
 from psychocounsel.model.tokenizer import load_chat_format
 from tests.support.composed import check, compose
 from tests.support.harness import make_stepper
@@ -39,9 +40,10 @@ Row = dict[str, Any]
 
 @pytest.fixture(autouse=True)
 def no_engine_stays() -> Iterator[None]:
-    """Collect the engines of a test, whose cycles hold gigabytes, before other tests need the memory."""
+    """Return the memory of a test's engines: gigabytes, which other tests need beside these."""
     yield
     gc.collect()
+    return_freed_memory()
 
 
 @cache
