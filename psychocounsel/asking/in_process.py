@@ -167,7 +167,7 @@ class _Local(LanguageModel):
         return content_of(self.model)
 
     def check(self, key: str) -> None:
-        """Refuse a model that is not named, and a GGUF file."""
+        """Raise UserError if `model` is not set, or names a GGUF file."""
         if not self.model:
             raise UserError(f"{key}.model is not set: give a folder, a model of the hub, or builtin:tiny")
         refuse_gguf(self.model, f"{key}.model")
@@ -226,7 +226,7 @@ class InProcess(_Local):
         return super().identity() | {"sends_schema": self.sends_schema}
 
     def check(self, key: str) -> None:
-        """Refuse what the base refuses, and an environment without vLLM."""
+        """Raise UserError as for any local model, and if vLLM is not installed."""
         super().check(key)
         if importlib.util.find_spec("vllm") is None:
             raise UserError(f"{key}: vLLM is not installed; see docs/online.md#vllm, or use an endpoint")

@@ -266,7 +266,7 @@ def check_rewards(
 
 
 def check_reward_paths(config: DictConfig) -> None:
-    """Refuse reward models, and language models that reward or rank, whose folder or chat template does not exist.
+    """Refuse a reward model, or a language model that rewards or ranks, if its folder or chat template does not exist.
 
     Raises:
         UserError: naming the key.

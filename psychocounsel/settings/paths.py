@@ -107,7 +107,7 @@ def check_local_path(
 
 
 def check_asked_model(config: DictConfig, key: str, section: Any) -> None:
-    """Check the path in the settings of a language model that runs in the process; that of a run becomes that of its model.
+    """Check the path of a language model that runs in this process, and replace the path of a run by that of its model.
 
     Raises:
         UserError: naming `key`, if there is no such model, or if it is a reward model.

@@ -40,7 +40,7 @@ Row = dict[str, Any]
 
 @pytest.fixture(autouse=True)
 def no_engine_stays() -> Iterator[None]:
-    """Return the memory of a test's engines: gigabytes, which other tests need beside these."""
+    """Return the memory of a test's engines to the system, because tests that run at the same time need gigabytes."""
     yield
     gc.collect()
     return_freed_memory()

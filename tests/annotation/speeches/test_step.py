@@ -107,7 +107,7 @@ def test_a_language_that_is_not_wanted_falls(tmp_path: Path) -> None:
 
 
 def test_conversations_of_one_id_in_two_files_are_those_of_two_clients(tmp_path: Path) -> None:
-    """Near duplicates are sought only between clients, and all speeches of one client go to one split."""
+    """The step looks for near duplicates between clients only, and puts all speeches of one client into one split."""
     (tmp_path / "talks").mkdir()
     for number in range(6):
         said = some(min(number, 4)) + (" Again." if number == 5 else "")  # the last file nearly repeats the one before

@@ -1,4 +1,4 @@
-"""Controls of judges: which replies meet, what is counted, and when a judge shows no winner."""
+"""Tests of a judge's controls: which replies it compares, what is counted, and which judge cannot show a winner."""
 
 from dataclasses import replace
 
