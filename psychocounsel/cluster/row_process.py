@@ -11,7 +11,7 @@ from typing import Any
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.job_rows import count_rows, rows_key
 from psychocounsel.cluster.local_ranks import forked, prepare_forks, worker_environment
-from psychocounsel.data.privacy import paths_of
+from psychocounsel.data.privacy import own_reply_files, paths_of
 from psychocounsel.errors import UserError, hide_words, words
 from psychocounsel.remote import hub
 from psychocounsel.remote.hub_sources import HubSource
@@ -62,7 +62,7 @@ def _not_here(job: Job) -> str:
     model = job.config.get("model")
     if model is not None and Path(model.path).is_absolute() and not Path(model.path).exists():
         return f"model.path={model.path} does not exist yet"
-    for path in paths_of(job.config.data):
+    for path in (*paths_of(job.config.data), *map(str, own_reply_files(job.config.data))):
         if path and Path(path).is_absolute() and not Path(path).exists():
             return f"{path} does not exist yet"
     for source, kept in _missing(job):

@@ -13,7 +13,13 @@ from psychocounsel.errors import UserError
 from psychocounsel.remote.hub_sources import HubSource, is_here
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.keys import unknown_key
-from psychocounsel.settings.paths import check_local_path, is_made_before, make_absolute, name_by_path
+from psychocounsel.settings.paths import (
+    check_local_path,
+    is_made_before,
+    is_of_earlier_run,
+    make_absolute,
+    name_by_path,
+)
 from psychocounsel.settings.schema import PathsConfig, option, suggestion
 from psychocounsel.settings.targets import build, is_on_hub, target_class
 from psychocounsel.storage.files import expanded
@@ -183,8 +189,7 @@ def _check_controls(config: DictConfig) -> None:
         raise UserError(f"data.controls=[{','.join(names)}]: names a control twice; give each once")
     if OWN in names and not data.own_replies:
         raise UserError("data.controls: own needs data.own_replies=FILE, with the columns prompt and reply")
-    made = data.own_replies and is_made_before(config, data.own_replies)
-    if not data.own_replies or made:
+    if not data.own_replies or is_of_earlier_run(config, data.own_replies):  # which may have begun
         return
     place = expanded(data.own_replies)
     if not place.exists():

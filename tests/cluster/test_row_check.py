@@ -112,6 +112,17 @@ def test_unprepared_hub_data_stays_unchecked_and_bad_rows_are_refused(cache: Pat
         check_rows([job(f"data.path={bad}", f"paths.cache={cache}")])
 
 
+def test_rows_with_replies_of_an_evaluation_stay_unchecked_until_it_has_ended(good: Path, tmp_path: Path) -> None:
+    """As in `launch study=real`, whose reward models learn to reject replies that an earlier stage will write."""
+    replies = tmp_path / "own" / "run"
+    given = ["data.controls=[own]", f"data.own_replies={replies}", f"after=[{replies}]"]
+    for begun in (False, True):
+        if begun:
+            replies.mkdir(parents=True)
+        (line,) = check_rows([job(f"data.path={good}", *given)])
+        assert line.startswith(f"rows unchecked: {replies}") and line.endswith(" does not exist yet")
+
+
 _INTERRUPTED = """
 import os, pathlib, signal, time
 from psychocounsel.cluster.local_ranks import prepare_forks

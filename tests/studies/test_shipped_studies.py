@@ -141,20 +141,30 @@ def test_the_mixture_of_paper_has_the_data_that_are_typed(tmp_path: Path) -> Non
     assert [(each.path, each.rows) for each in mix.job.config.data.mix] == [(str(data), 8), ("builtin:sample", 8)]
 
 
+def run_trial(name: str, folder: Path) -> Path:
+    study = folder / "study"
+    given = [f"study={name}", f"study_dir={study}", *TRIALS[name], "tracker=none"]
+    done = cli("launch", *given, PSYCHOCOUNSEL_CACHE=f"{SESSION_CACHE}/studies")
+    assert done.returncode == 0, done.stderr
+    return study
+
+
+def winrates(study: Path) -> list[dict[str, str]]:
+    with (study / "winrates.csv").open() as file:
+        return [*csv.DictReader(file)]
+
+
+@pytest.mark.slow
+def test_real_runs_from_its_first_stage_to_its_tables(tmp_path: Path) -> None:
+    """Only a study that begins from nothing has stages whose data or models other stages have yet to write."""
+    rows = winrates(run_trial("real", tmp_path))
+    assert len(rows) == 6 and all(row["win rate"] and row["against the best reply of the data"] for row in rows)
+
+
 @pytest.mark.slow
 def test_quickstart_ends_in_its_table(tmp_path: Path) -> None:
-    study = tmp_path / "study"
-    done = cli(
-        "launch",
-        "study=quickstart",
-        f"study_dir={study}",
-        *TRIALS["quickstart"],
-        "tracker=none",
-        PSYCHOCOUNSEL_CACHE=f"{SESSION_CACHE}/studies",
-    )
-    assert done.returncode == 0, done.stderr
-    with (study / "winrates.csv").open() as file:
-        rows = list(csv.DictReader(file))
+    study = run_trial("quickstart", tmp_path)
+    rows = winrates(study)
     assert len(rows) == 4
     assert all(0 <= float(row["win rate"]) <= 1 for row in rows)
     assert (study / "training.md").read_text().count("\n| ") == 8, (
