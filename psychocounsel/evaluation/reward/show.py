@@ -87,10 +87,11 @@ def reward_conclusions(figures: RewardFigures) -> list[Conclusion]:
     metrics = summary["metrics"]
     rate = {"value": metrics["accuracy"], "low": metrics.get("accuracy_low"), "high": metrics.get("accuracy_high")}
     own = {name: reading for name, reading in summary.get("reading", {}).items() if name == figures.model}
-    first, *others = _conclusions({**summary, "reading": own}) if "baselines" in summary else [("", "")]
-    cautions = [f"{text[:1].upper()}{text[1:]}" for text, tone in others if tone in ("warning", "bad")]
+    sentences = [(f"{text[:1].upper()}{text[1:]}", tone) for text, tone in _conclusions({**summary, "reading": own})]
+    cautions = [text for text, tone in sentences if tone in ("warning", "bad")]
+    more = " ".join(text for text, _ in sentences if text not in cautions)
     cautions += [*_fooled(figures), *_by_length(summary)]
-    return [ranking_conclusion(figures.model, rate, metrics["pairs"], cautions, first[0])]
+    return [ranking_conclusion(figures.model, rate, metrics["pairs"], cautions, more)]
 
 
 def ranking_conclusion(
@@ -103,7 +104,7 @@ def ranking_conclusion(
     text = f"The reward model {model} ranks {percent_text(rate, 'value')} of {of} rightly: {word}."
     tone = {1: "warning" if cautions else "good", -1: "bad", None: "undecided"}[side]
     missing = [f"Reward model {model}: more held-out pairs"] if side is None else []
-    text = f"{text} {more[:1].upper()}{more[1:]}" if more else text
+    text = f"{text} {more}" if more else text
     word = f"{word}, in doubt" if tone == "warning" else word
     return Conclusion(word, text, tone, cautions, missing, bar_of(f"{model}: pairs ranked rightly", rate))
 

@@ -15,7 +15,7 @@ from psychocounsel.blocks.terminal import terminal_lines
 from psychocounsel.data.rows import Example
 from psychocounsel.evaluation.reward.comparison import ground_of
 from psychocounsel.evaluation.reward.evaluation import PairScores, _curves, _figures, _write
-from psychocounsel.evaluation.reward.show import RewardFigures, reward_blocks
+from psychocounsel.evaluation.reward.show import RewardFigures, reward_blocks, reward_conclusions
 from psychocounsel.storage.files import read_json
 from tests.support.contests import contest
 from tests.support.shown_blocks import chart, column, numbers, rows, said, tables, written
@@ -176,6 +176,8 @@ def test_baselines_stand_beside_and_say_who_reads(
     assert reads.startswith(
         f"the reward model sharp reads the client's speech: its accuracy changes by {100 * gain[0]:+.1f}"
     )
+    (conclusion,) = reward_conclusions(compared.figures)
+    assert conclusion.text.endswith(f"of the pairs. T{reads[1:]}"), "the answer that the terminal shows"
 
 
 def test_pairs_that_a_model_cannot_score_are_told_apart(tmp_path: Path) -> None:
