@@ -14,13 +14,11 @@ from psychocounsel.errors import UserError
 from psychocounsel.model.shape import number_of_weights
 from psychocounsel.remote.hub_sources import HubSource, is_here
 from psychocounsel.rundir.paths import run_of_model
-from psychocounsel.rundir.run_config import is_run
-from psychocounsel.rundir.trust import refuse_untrusted_model
 from psychocounsel.settings.paths import (
     check_local_path,
     is_made_before,
     make_absolute,
-    model_of_run,
+    model_at,
     name_by_path,
 )
 from psychocounsel.settings.schema import option
@@ -118,10 +116,7 @@ def check_model_paths(config: DictConfig, group: str, section: DictConfig) -> No
     if section.path and is_made_before(config, section.path):
         return
     if section.path:
-        section.path = model_of_run(section.path, f"{group}.path")
-    check_local_path(section.path, f"{group}.path", folder=True, revision=section.get("revision"))
-    if section.path and (run := run_of_model(expanded(section.path).absolute())) and is_run(run):
-        refuse_untrusted_model(run)
+        section.path = model_at(section.path, f"{group}.path", section.get("revision"))
     if group == "model" and (expanded(section.path) / "adapter_config.json").is_file():
         run = run_of_model(Path(section.path)) or section.path
         raise UserError(

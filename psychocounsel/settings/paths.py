@@ -12,6 +12,7 @@ from psychocounsel.rundir.identity import slug
 from psychocounsel.rundir.paths import RunDir, outputs_of, run_of_model
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.sweep import telling_name
+from psychocounsel.rundir.trust import refuse_untrusted_model
 from psychocounsel.storage.files import SHIPPED_MODELS, absolute, expanded, folder_of
 from psychocounsel.storage.weight_files import is_reward_model, refuse_gguf
 
@@ -44,22 +45,26 @@ def check_shipped(value: str, key: str, of_data: bool = False) -> None:
         raise UserError(f"{key}={value}: does not ship with the package; these do: {', '.join(names)}")
 
 
-def model_of_run(path: str, key: str) -> str:
-    """Return `RUN/model` for the directory of a run, so that a run can be given where its model is meant; otherwise `path`.
+def model_at(path: str, key: str, revision: str | None) -> str:
+    """Return the path of a model, which is RUN/model for the directory of a run.
 
     Raises:
-        UserError: if the run has no model yet.
+        UserError: naming `key`, if there is no such model, or if another user could have written the model of a run.
     """
-    folder = expanded(path)
-    if not is_run(folder):
-        return path
-    model = RunDir(folder).model
-    if not model.is_dir():
-        raise UserError(f"{key}={path}: the run has no model yet ({model.name}/ is written when it ends)")
-    return str(model)
+    model = path
+    if is_run(expanded(path)):
+        folder = RunDir(expanded(path)).model
+        if not folder.is_dir():
+            raise UserError(f"{key}={path}: the run has no model yet ({folder.name}/ is written when it ends)")
+        model = str(folder)
+    check_local_path(model, key, folder=True, revision=revision)
+    run = run_of_model(expanded(model).absolute())
+    if run and is_run(run):
+        refuse_untrusted_model(run)
+    return model
 
 
-def refuse_missing_folder(value: str, key: str, revision: str | None) -> None:
+def _refuse_missing_folder(value: str, key: str, revision: str | None) -> None:
     """Refuse a missing relative folder of more than two parts, or `PARENT/NAME` whose parent exists: hardly a hub id.
 
     With a `revision`, which folders have not, the second form is one all the same.
@@ -97,7 +102,7 @@ def check_local_path(
     if not path.exists() and (must_exist or _LOOKS_LOCAL.search(value) or value.count("/") != 1):
         hint = "" if must_exist else " (a hub id has the form ORG/NAME)"
         raise UserError(f"{key}={value}: no such file or folder{hint}")
-    refuse_missing_folder(value, key, revision)
+    _refuse_missing_folder(value, key, revision)
     if folder:
         refuse_gguf(value, key)
     if folder and path.is_file():
@@ -110,13 +115,12 @@ def check_asked_model(config: DictConfig, key: str, section: Any) -> None:
     """Check the path of a language model that runs in this process, and replace the path of a run by that of its model.
 
     Raises:
-        UserError: naming `key`, if there is no such model, or if it is a reward model.
+        UserError: naming `key`, as `model_at` does, or if it is a reward model.
     """
     path = section.get("model")
     if "revision" not in section or not path or is_made_before(config, path):
         return
-    model = section["model"] = model_of_run(path, f"{key}.model")
-    check_local_path(model, f"{key}.model", folder=True, revision=section["revision"])
+    model = section["model"] = model_at(path, f"{key}.model", section["revision"])
     if is_reward_model(folder_of(model)):
         raise UserError(f"{key}.model={path}: is a reward model, which writes no answers")
 

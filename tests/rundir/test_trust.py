@@ -20,6 +20,7 @@ from psychocounsel.rundir.manifest import complete_checkpoints
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.command import command_of
 from tests.support.composed import check, compose
+from tests.support.contests import contest
 from tests.support.trained import trained_run
 
 pytestmark = [
@@ -64,12 +65,20 @@ def resume(run: Path) -> None:
     make_job(command_of("psychocounsel.train"), check(compose([f"run_dir={run}"])), [])
 
 
-def evaluate(run: Path) -> None:
+def reward(run: Path) -> None:
     check(compose([f"reward.path={run}/model"], "evaluate"))
 
 
 def train_on(run: Path) -> None:
     check(compose([f"model.path={run}/model"]))
+
+
+def ask(run: Path) -> None:
+    contest("evaluation=health", "against=null", f"model.path={run}")
+
+
+def be_judged_by(run: Path) -> None:
+    contest("evaluation=safety", "against=null", "model.path=builtin:tiny", "judge=transformers", f"judge.model={run}")
 
 
 COMMANDS: dict[str, Callable[[Path], object]] = {
@@ -79,8 +88,10 @@ COMMANDS: dict[str, Callable[[Path], object]] = {
     "export": lambda run: export([str(run)]),
     "archive": lambda run: archive(run, run.parent / "kept"),
     "resubmit": lambda run: resubmit(run, [], []),
-    "evaluate": evaluate,
+    "reward": reward,
     "train on": train_on,
+    "ask": ask,
+    "be judged by": be_judged_by,
 }
 CODE = ("train", "worker", "servers", "export", "archive", "resubmit")
 
@@ -97,7 +108,7 @@ def test_what_another_user_could_have_written_is_refused(command: str, run: Path
         places += [run / "config.yaml", run / "job.json"]
     if command in CODE and command != "servers":
         places.append(of_a_checkpoint(run))
-    if command in ("evaluate", "train on"):
+    if command not in CODE:
         places += [run / "model", run / "model" / "model.safetensors"]
     before = {path: path.read_bytes() for path in run.parent.rglob("*") if path.is_file()}
     for place in places:

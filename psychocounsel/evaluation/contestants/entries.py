@@ -14,9 +14,9 @@ from psychocounsel.reward.sections import filled, loaded, names_a_path, own_keys
 from psychocounsel.rundir.run_config import read_section
 from psychocounsel.rundir.sweep import telling_name
 from psychocounsel.rundir.trained_runs import run_of
-from psychocounsel.settings.paths import check_shipped, is_of_earlier_run, model_of_run, refuse_missing_folder
+from psychocounsel.settings.paths import is_of_earlier_run, model_at
 from psychocounsel.storage.files import absolute, expanded, folder_of
-from psychocounsel.storage.weight_files import is_reward_model, refuse_gguf
+from psychocounsel.storage.weight_files import is_reward_model
 
 TARGET = "psychocounsel.evaluation.contestants.settings.Contestants"
 REPLY_FILE = "psychocounsel.evaluation.contestants.settings.ReplyFile"
@@ -225,26 +225,12 @@ def _placed(key: str, path: str, base: DictConfig, own: dict[str, Any], composed
         raise UserError(f"{key}={path}: name a server's model by model=NAME; path is the server's address")
     if is_of_earlier_run(composed, path):  # it need not exist yet
         return {"model": absolute(path)}
-    if path.startswith("builtin:"):
-        check_shipped(path, key)
-        _refuse_reward_model(folder_of(path), key, path)
-        return {"model": path}
-    folder = expanded(path)
-    if not folder.exists():
-        if path.startswith((".", "/", "~")):
-            raise UserError(f"{key}={path}: no such file or folder")
-        refuse_missing_folder(path, key, own.get("revision"))
-        return {"model": path}
-    refuse_gguf(path, key)
-    folder = expanded(model_of_run(path, key))
-    _refuse_reward_model(folder, key, path)
-    return {"model": str(folder.resolve())}
-
-
-def _refuse_reward_model(folder: Path, key: str, path: str) -> None:
+    model = model_at(path, key, own.get("revision"))
+    folder = folder_of(model)
     if is_reward_model(folder):
         measure = f"psychocounsel evaluate evaluation=reward reward.path={path}"
         raise UserError(f"{key}={path}: is a reward model, which writes no replies; `{measure}` measures it")
+    return {"model": str(folder.resolve()) if expanded(model).exists() else model}
 
 
 def _reply_file(key: str, path: str) -> DictConfig:

@@ -30,6 +30,7 @@ def contestants(*overrides: str) -> list[tuple[str, int, str, str]]:
 def test_a_run_stands_for_its_model_and_a_list_of_paths_for_seeds(tmp_path: Path) -> None:
     for name in ("one", "two"):
         (tmp_path / name / "model").mkdir(parents=True)
+        (tmp_path / name / "model" / "config.json").write_text("{}")
         write_job(tmp_path / name, "psychocounsel.train", 0, [])
     paths = [f"{tmp_path}/one", f"{tmp_path}/two/model"]
     found = contestants(f"model.path=[{','.join(paths)}]", "model.name=beta", "against=builtin:tiny")
@@ -65,6 +66,7 @@ def test_models_in_folders_of_one_name_are_told_apart_by_their_parents(tmp_path:
     paths = [tmp_path / stage / "run_2" / "model" for stage in ("dpo", "sft")]
     for path in paths:
         path.mkdir(parents=True)
+        (path / "config.json").write_text("{}")
     given = [f"model.path={paths[0]}", f"against=[{paths[1]},builtin:tiny]"]
     assert list(contest("evaluation=health", *given).contestants.settings) == ["dpo_run_2", "sft_run_2", "tiny"]
     with pytest.raises(UserError, match="two contestants are called dpo_run_2"):
@@ -76,6 +78,7 @@ def test_models_in_folders_of_one_name_are_told_apart_by_their_parents(tmp_path:
     [
         (["model.path=null"], "model.path is not set"),
         (["model.path=./nowhere"], "no such file or folder"),
+        (["model.path=."], "contains no config.json, so it is not a model"),
         (["model.path=nowhere.jsonl"], "no such file of replies"),
         (["model.path=http://localhost:1/v1"], "name the model that it serves"),
         (["against=[builtin:tiny,builtin:tiny]"], "two contestants are called tiny"),
