@@ -29,7 +29,7 @@ def prepare(folder: Path, data: Path, sizes: Sizes, dtype: str, model: str | Non
 
     The models have random weights; with the folder of a `model` they are this one alone, with a chat template of ours.
     """
-    from psychocounsel.engine.telemetry.progress import quiet_libraries
+    from psychocounsel.model.quiet import quiet_libraries
 
     quiet_libraries()
     pairs = read_pairs(data, sizes.words)

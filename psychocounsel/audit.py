@@ -141,8 +141,8 @@ def _score(run: "Run", bar: Any) -> "Score":
     import numpy as np
 
     from psychocounsel.distributed.world import World
-    from psychocounsel.engine.telemetry.progress import quiet_libraries
     from psychocounsel.model.cpu import prepare_process
+    from psychocounsel.model.quiet import quiet_libraries
     from psychocounsel.reward.base import open_scorer
     from psychocounsel.reward.encoding import score_heads_that_fit
     from psychocounsel.settings.config import build

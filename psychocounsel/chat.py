@@ -55,9 +55,8 @@ class Chat(Command):
         from psychocounsel.remote.hub import set_cache_directories
 
         set_cache_directories(config.paths.cache)
-        served = all("addresses" in model for model in config.contestants.members)
-        if config.get("reward") is not None or not served:
-            from psychocounsel.engine.telemetry.progress import quiet_libraries
+        if config.get("reward") is not None:
+            from psychocounsel.model.quiet import quiet_libraries
 
             quiet_libraries()  # it imports the libraries, which conversations with servers alone do not need
         return talk(config)

@@ -148,7 +148,8 @@ class Evaluate(Command):
         return (EvaluationDir(files.path).figures if self.works_in_steps(config) else files.scores).name
 
     def work(self, run: "Run") -> int:
-        from psychocounsel.engine.telemetry.progress import Progress, quiet_libraries
+        from psychocounsel.engine.telemetry.progress import Progress
+        from psychocounsel.model.quiet import quiet_libraries
         from psychocounsel.remote.hub import set_cache_directories
 
         set_cache_directories(run.config.paths.cache)

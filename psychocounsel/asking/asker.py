@@ -63,7 +63,8 @@ def ask_all(
     Raises:
         RuntimeError: if `asks` yields None while no call is under way, because the awaited answer could never arrive.
         BudgetSpent: if the next call would exceed the budget; raised after the outcomes of all calls under way.
-        UserError: for a wrong API key, model name or address, or if no server is left; bought answers are kept.
+        UserError: for a wrong API key, model name or address, if no server is left, or if no prompt fits a model; bought
+            answers are kept.
     """
     if isinstance(key, str):
         check_names(models, key)
@@ -144,6 +145,7 @@ class _Desk(Generic[T]):
             has_room = self._submit() if not self._error else False
             if self._is_idle(has_room):
                 if state == _END:
+                    self._require_fit()
                     return
                 if state == _UNKNOWN:
                     raise RuntimeError("asks wait for an answer, and none is under way")
@@ -153,6 +155,12 @@ class _Desk(Generic[T]):
 
     def _is_full(self) -> bool:
         return sum(map(len, self._waiting.values())) >= _WINDOW
+
+    def _require_fit(self) -> None:
+        """Raise the error of a model that no prompt has fitted, because repeating the command would not help."""
+        for opened in self._open.values():
+            if opened.misfit and not opened.fitted:
+                raise opened.misfit
 
     def _is_idle(self, has_room: bool) -> bool:
         """Return True if no call is under way or waiting. If no call is under way, raise the error that ends the run, if any."""

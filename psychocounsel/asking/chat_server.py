@@ -145,7 +145,7 @@ class _Chats(Answerer):
             return Answer(FAILED)
         except Refused as error:
             return self._refused(error, is_first)
-        self._refusals = 0
+        self._refusals, self.fitted = 0, True
         return answer
 
     def _refused(self, error: Refused, is_first: bool) -> Answer:
@@ -157,11 +157,13 @@ class _Chats(Answerer):
         if _is_filtered(error):
             return Answer(FILTERED)
         self._refusals += not _is_long(error)
-        self._too_long += is_first and _is_long(error)  # a server refuses at once, but answers late
         if error.status in _OUR_FAULT or self._refusals >= _MANY:
             raise error
-        if not self.fitted and self._too_long >= LONG_AT_FIRST:
-            raise UserError(f"{error}; the first {self._too_long} prompts are all too long: choose a longer context")
+        if _is_long(error):
+            self._too_long += is_first  # a server refuses at once, but answers late
+            self.misfit = UserError(f"{error}; no prompt fits: choose a longer context")
+            if not self.fitted and self._too_long >= LONG_AT_FIRST:
+                raise self.misfit
         return Answer(FAILED)
 
     def _payload(self, ask: Ask, seed: int) -> dict[str, Any]:

@@ -36,7 +36,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.model.shape import Shape
 from psychocounsel.rundir.trained_runs import trained_dtype
 from psychocounsel.settings.schema import option
-from psychocounsel.storage.files import expanded, folder_of
+from psychocounsel.storage.files import expanded, folder_of, with_noun
 from psychocounsel.storage.hashes import content_id
 from psychocounsel.storage.weight_files import refuse_gguf
 
@@ -240,7 +240,7 @@ class _LocalAnswerer(BatchAnswerer):
 
     def __init__(self, settings: _Local, key: str) -> None:
         self.settings, self.key = settings, key
-        self._too_long = 0
+        self._too_long, self._shortest = 0, math.inf
         super().__init__(settings.batch_size)
 
     def answer(self, asks: Sequence[Ask], seeds: Sequence[int]) -> list[Answer]:
@@ -255,13 +255,15 @@ class _LocalAnswerer(BatchAnswerer):
         prompts = self.chat.encode_prompts(rendered)
         fit = [place for place, ids in enumerate(prompts) if len(ids) < self.positions]
         answers = [Answer(FAILED)] * len(asks)
-        self.fitted, self._too_long = self.fitted or bool(fit), self._too_long + len(asks) - len(fit)
-        if not self.fitted and self._too_long >= LONG_AT_FIRST:
-            shortest = min(map(len, prompts))
-            raise UserError(
-                f"{self.key}.model={self.settings.model}: reads {self.positions:,} tokens, and the first {self._too_long} "
-                f"prompts have {shortest:,} or more; choose a model with a longer context"
+        self.fitted = self.fitted or bool(fit)
+        if not self.fitted:
+            self._too_long, self._shortest = self._too_long + len(asks), min(self._shortest, *map(len, prompts))
+            self.misfit = UserError(
+                f"{self.key}.model={self.settings.model}: reads {self.positions:,} tokens, too few for "
+                f"{with_noun(self._too_long, 'prompt')} of {self._shortest:,} or more; choose a model with a longer context"
             )
+            if self._too_long >= LONG_AT_FIRST:
+                raise self.misfit
         if fit:
             groups = [Group(str(place), prompts[place]) for place in fit]
             written = self.write(groups, [asks[place] for place in fit], [seeds[place] for place in fit])
@@ -286,10 +288,12 @@ class _Writing(_LocalAnswerer):
 
         from psychocounsel.model.load import load_causal_lm, model_dtype
         from psychocounsel.model.packed import Policy
+        from psychocounsel.model.quiet import quiet_libraries
         from psychocounsel.model.tokenizer import load_chat_format
         from psychocounsel.rollout.base import Sampling
         from psychocounsel.rollout.hf import HFRollout
 
+        quiet_libraries()
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         section = settings.section()
         with _named(key):
@@ -357,9 +361,11 @@ class _Engine(_LocalAnswerer):
 
         from psychocounsel.model.gpu import require_compiler
         from psychocounsel.model.load import model_dtype
+        from psychocounsel.model.quiet import quiet_libraries
         from psychocounsel.model.tokenizer import load_chat_format
         from psychocounsel.rollout.vllm_engine import prepare_cpu, quiet_start
 
+        quiet_libraries()
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         if device.type == "cuda":
             require_compiler(key, "an endpoint")

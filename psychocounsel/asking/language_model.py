@@ -91,10 +91,14 @@ def _count(given: Any) -> int | None:
 
 
 class Answerer(Contract):
-    """An opened model. It takes at most `slots` Asks at once. `fitted` is true if an earlier prompt has fitted the model."""
+    """An opened model. It takes at most `slots` Asks at once.
+
+    `fitted` is true if a prompt has fitted the model. `misfit` is the error that ends the run if none does.
+    """
 
     slots: int = 1
     fitted: bool = False
+    misfit: UserError | None = None
 
     @abstractmethod
     def submit(self, ask: Ask, seed: int) -> Future[Answer]:

@@ -25,7 +25,7 @@ def count_rows(jobs: Sequence[Job], say: Say) -> Iterator[str]:
     Raises:
         UserError: if rows are unusable; with several trainings it names the overrides.
     """
-    from psychocounsel.engine.telemetry.progress import quiet_libraries
+    from psychocounsel.model.quiet import quiet_libraries
 
     jobs = [job for job in jobs if job.command.reads_rows(job.config)]
     if not jobs:

@@ -3,7 +3,7 @@
 import os
 import signal
 
-from psychocounsel.engine.telemetry.progress import quiet_libraries
+from psychocounsel.model.quiet import quiet_libraries
 
 # A process group of its own: Ctrl-C reaches the ranks only as the stop request that the launcher forwards.
 os.setsid()

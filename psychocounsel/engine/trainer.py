@@ -25,11 +25,12 @@ from psychocounsel.engine.rounds.round_feed import open_rounds
 from psychocounsel.engine.schedule import data_order
 from psychocounsel.engine.sizing.micro_batch import micro_batch_tokens
 from psychocounsel.engine.step import NonFiniteBatch, Scores, Stepper, Tally
-from psychocounsel.engine.telemetry.progress import Progress, quiet_libraries
+from psychocounsel.engine.telemetry.progress import Progress
 from psychocounsel.engine.telemetry.records import Phases, StepLog, opening_line
 from psychocounsel.engine.telemetry.speed import Speed, gpu_names
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, Guarded, NonFinite, Stopped, Unwritable, UserError
 from psychocounsel.model.load import dropped_flags, weights_id
+from psychocounsel.model.quiet import quiet_libraries
 from psychocounsel.model.tokenizer import load_chat_format
 from psychocounsel.remote.hub import set_cache_directories
 from psychocounsel.rundir.results import accept

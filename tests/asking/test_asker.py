@@ -156,17 +156,23 @@ def test_a_context_that_no_prompt_fits_ends_the_run(tmp_path: Path) -> None:
         return Reply(400, words) if payload["messages"][-1]["content"].startswith("Speech") else completion("", payload)
 
     with serving(respond) as server:
-        said = "maximum context length of 64 tokens.*the first 8 prompts are all too long: choose a longer context"
-        with pytest.raises(UserError, match=said):
-            asked(chat(server.address, concurrency=1), [question(number) for number in range(300)], tmp_path / "server")
-        found = asked(chat(server.address), [question(number) for number in range(7)], tmp_path / "few")
-        assert {outcome.outcome for outcome in found.values()} == {"failed"}
+        said = "maximum context length of 64 tokens.*no prompt fits: choose a longer context"
+        for count in (1, 7, 300):
+            before = len(server.asked)
+            with pytest.raises(UserError, match=said):
+                asked(
+                    chat(server.address, concurrency=1),
+                    [question(number) for number in range(count)],
+                    tmp_path / "server",
+                )
+            assert len(server.asked) < before + 20
     long = [replace(question(number), messages=({"role": "user", "content": "No. " * 9},)) for number in range(9)]
-    said = (
-        "builtin:tiny: reads 16 tokens, and the first 9 prompts have 23 or more; choose a model with a longer context"
-    )
-    with pytest.raises(UserError, match=f"writers.model={said}"):
-        asked(Transformers(name="tiny", model="builtin:tiny", max_length=16), long, tmp_path / "local")
+    for count, prompts in ((1, "1 prompt"), (9, "9 prompts")):
+        said = (
+            f"builtin:tiny: reads 16 tokens, too few for {prompts} of 23 or more; choose a model with a longer context"
+        )
+        with pytest.raises(UserError, match=f"writers.model={said}"):
+            asked(Transformers(name="tiny", model="builtin:tiny", max_length=16), long[:count], tmp_path / "local")
 
 
 @pytest.mark.usefixtures("short_pauses")

@@ -19,10 +19,10 @@ from psychocounsel.algo.base import Algorithm
 from psychocounsel.data.group import Completion, Group
 from psychocounsel.distributed.world import World
 from psychocounsel.engine.step import Stepper
-from psychocounsel.engine.telemetry.progress import quiet_libraries
 from psychocounsel.engine.zero import Engine
 from psychocounsel.model.cpu import prepare_process
 from psychocounsel.model.packed import Policy, RewardModel
+from psychocounsel.model.quiet import quiet_libraries
 from psychocounsel.rundir.results import read_metrics
 from tests.support.composed import check, compose
 from tests.support.warm import Forked, Warm

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 
 from psychocounsel.distributed.world import World
-from psychocounsel.engine.telemetry.progress import quiet_libraries
 from psychocounsel.model.cpu import prepare_process
+from psychocounsel.model.quiet import quiet_libraries
 
 
 def in_ranks(count: int, work: Callable[..., Any], *arguments: Any) -> Any:

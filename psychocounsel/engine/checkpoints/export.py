@@ -7,8 +7,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError
 
 from psychocounsel.data.privacy import data_files
-from psychocounsel.engine.telemetry.progress import quiet_libraries
 from psychocounsel.errors import UserError
+from psychocounsel.model.quiet import quiet_libraries
 from psychocounsel.remote.hub import set_cache_directories
 from psychocounsel.remote.server_access import host_of
 from psychocounsel.rundir.paths import ModelDir, RunDir, run_of_model
