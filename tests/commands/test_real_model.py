@@ -70,6 +70,31 @@ def test_a_dataset_is_made_of_its_replies(tmp_path: Path) -> None:
     assert "2 replies: 2 cut" in said and "dropped replies that were cut, refused or failed: 1" in said
 
 
+def test_an_annotator_that_answers_garbage_rates_nothing(tmp_path: Path) -> None:
+    """The rubric is longer than its context; with more positions than it has learned its answers are no ratings."""
+    writer = [
+        "writers=transformers",
+        "writers.model=builtin:tiny",
+        "writers.terms=apache-2.0",
+        "writers.max_tokens=200",
+    ]
+    annotator = [
+        "annotator=transformers",
+        f"annotator.model={smollm2()}",
+        "annotator.dtype=bf16",
+        "annotator.max_tokens=16",
+        "annotator.terms=apache-2.0",
+    ]
+    given = [*writer, *annotator, "speeches.limit=1", "replies.per_speech=1", "scores.retries=0"]
+    done = cli("annotate", *given, "out=short", cwd=tmp_path, check_code=2)
+    assert "reads 8,192 tokens, too few for 1 prompt of 1" in done.stderr and "Traceback" not in done.stderr
+    done = cli("annotate", *given, "annotator.max_length=20000", "out=long", cwd=tmp_path)
+    said = done.stdout + done.stderr
+    assert "no training pairs" in said and "dropped replies without a rating: 1" in said and "Traceback" not in said
+    votes = pq.read_table(tmp_path / "long" / "votes.parquet").to_pylist()
+    assert {row["outcome"] for row in votes} <= {"cut", "unparsable"} and len(votes) == 1
+
+
 def test_it_talks(greedy: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     turns = ["I cannot sleep since my father died.", "My sister says that I should be over it."]
