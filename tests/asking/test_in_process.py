@@ -212,7 +212,9 @@ def test_a_real_vllm_server_answers_as_transformers_does_and_keeps_to_a_schema(
     outcome = asked(warm, [rated], tmp_path, read=json.loads)["rated"]
     assert outcome.value["rating"] in (1, 2, 3, 4, 5)
     long = Ask("long", ask("word " * 2000).messages, 0, "reply 0")
-    assert asked(warm, [long], tmp_path)["long"].outcome == "failed"
+    assert asked(warm, [rated, long], tmp_path)["long"].outcome == "failed"
+    with pytest.raises(UserError, match="maximum context length.*no prompt fits: choose a longer context"):
+        asked(warm, [long], tmp_path)
     with pytest.raises(UserError, match=r"writers: .*404 Not Found"):
         asked(chat(vllm_server, "another", timeout_seconds=60.0), [rated], tmp_path)
 

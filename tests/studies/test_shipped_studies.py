@@ -173,7 +173,7 @@ def test_real_runs_from_its_first_stage_to_its_tables(tmp_path: Path) -> None:
     assert len(rows) == 6 and all(row["win rate"] and row["against the best reply of the data"] for row in rows)
 
 
-@pytest.mark.slow
+@pytest.mark.proof  # `real` has its stages and more
 def test_quickstart_ends_in_its_table(tmp_path: Path) -> None:
     study = run_trial("quickstart", tmp_path)
     rows = winrates(study)

@@ -104,8 +104,8 @@ def uses_speech(who: str, reading: Figures) -> tuple[str, str]:
                 "plain",
             )
         more = beyond["gain"]
-        gains = f"{100 * more['value']:+.1f} ({100 * more['low']:+.1f} to {100 * more['high']:+.1f})"
-        against = f"its gain less that of counting shared words is {gains} points"
+        less = f"{100 * more['value']:.1f} ({100 * more['low']:.1f} to {100 * more['high']:.1f})"
+        against = f"counting shared words gains {less} points less"
         if more["low"] > 0:
             return f"{who} reads the client's speech: {size}; {against}.", "good"
         return f"no evidence that {who} reads more than words shared with the reply: {size}; {against}.", "warning"
