@@ -157,7 +157,7 @@ class _Desk(Generic[T]):
         return sum(map(len, self._waiting.values())) >= _WINDOW
 
     def _require_fit(self) -> None:
-        """Raise the error of a model that no prompt has fitted, because repeating the command would not help."""
+        """Raise the error of a model whose context is too short for every prompt: repeating the command would not help."""
         for opened in self._open.values():
             if opened.misfit and not opened.fitted:
                 raise opened.misfit

@@ -113,7 +113,7 @@ def test_unprepared_hub_data_stays_unchecked_and_bad_rows_are_refused(cache: Pat
 
 
 def test_rows_with_replies_of_an_evaluation_stay_unchecked_until_it_has_ended(good: Path, tmp_path: Path) -> None:
-    """As in `launch study=real`, whose reward models learn to reject replies that an earlier stage will write."""
+    """`launch study=real` trains reward models to reject replies of SFT, which an earlier stage of the study writes."""
     replies = tmp_path / "own" / "run"
     given = ["data.controls=[own]", f"data.own_replies={replies}", f"after=[{replies}]"]
     for begun in (False, True):

@@ -71,7 +71,7 @@ def test_a_dataset_is_made_of_its_replies(tmp_path: Path) -> None:
 
 
 def test_an_annotator_that_answers_garbage_rates_nothing(tmp_path: Path) -> None:
-    """The rubric is longer than its context; with more positions than it has learned its answers are no ratings."""
+    """SmolLM2 reads 8,192 tokens, fewer than the rubric has. With a larger `max_length` it answers, but without a rating."""
     writer = [
         "writers=transformers",
         "writers.model=builtin:tiny",
