@@ -225,9 +225,7 @@ def _cluster(plan: StudyPlan, command: Launch) -> Cluster:
 
 def _check_rows(plan: StudyPlan, cluster: Cluster) -> None:
     """Check the rows of all jobs whose data and model exist, before the first job starts."""
-    jobs = [
-        cell.job for planned in plan.stages if planned.is_requested for cell in planned.cells if not cell.job.finished
-    ]
+    jobs = [cell.job for planned in plan.stages for cell in planned.unfinished()]
     for job in jobs:
         pin(job)
     for trains in (True, False):
@@ -243,7 +241,7 @@ def _check_rows(plan: StudyPlan, cluster: Cluster) -> None:
 def _submit(plan: StudyPlan, cluster: Cluster) -> int:
     """Submit all jobs to a cluster that starts each one after its dependencies."""
     for planned in plan.stages:
-        unfinished = [cell for cell in planned.cells if planned.is_requested and not cell.job.finished]
+        unfinished = planned.unfinished()
         for cell in unfinished:
             write_record(cell.run_dir, planned.name, cell.fingerprint)
         if unfinished:

@@ -69,9 +69,7 @@ def _demand(plan: StudyPlan, cluster: Cluster) -> str:
 
     The cost is that of their time limits.
     """
-    runs = [
-        cell.job for planned in plan.stages if planned.is_requested for cell in planned.cells if not cell.job.finished
-    ]
+    runs = [cell.job for planned in plan.stages for cell in planned.unfinished()]
     every = [job for group in plan.groups() for job in group if not job.finished]
     others = len(every) - len(runs)
     words = f"{with_noun(len(runs), 'job')} to run on cluster={type(cluster).__name__.lower()}"
@@ -103,8 +101,7 @@ def _asking(plan: StudyPlan) -> list[str]:
     """Return lines about the stages' requests to language models, if these are known before earlier stages have run."""
     lines = list[str]()
     for planned in plan.stages:
-        cells = [cell for cell in planned.cells if planned.is_requested and not cell.job.finished]
-        for forecast, runs in Counter(map(_forecast, cells)).items():
+        for forecast, runs in Counter(map(_forecast, planned.unfinished())).items():
             whose = planned.name if runs == 1 else f"{planned.name}, each of {runs} runs"
             lines += [f"{whose}: {line}" for line in forecast]
     return ["", *lines] if lines else []

@@ -97,6 +97,10 @@ class PlannedStage:
         """Jobs of its cells, then the selection."""
         return [*(cell.job for cell in self.cells), *([self.selection] if self.selection else [])]
 
+    def unfinished(self) -> list[StudyCell]:
+        """Return the cells to run; none if the stage is not requested."""
+        return [cell for cell in self.cells if self.is_requested and not cell.job.finished]
+
 
 @dataclass
 class StudyPlan:

@@ -272,11 +272,7 @@ class _Planning:
         """
         for planned in self.planned:
             left_out = self._left_out()
-            waiting = [
-                cell
-                for cell in planned.cells
-                if planned.is_requested and not cell.job.finished and cell.parent and cell.parent.run_dir in left_out
-            ]
+            waiting = [cell for cell in planned.unfinished() if cell.parent and cell.parent.run_dir in left_out]
             if waiting and len(waiting) < len(planned.cells) and planned.selection is None:
                 planned.cells = [cell for cell in planned.cells if cell not in waiting]
                 names = ", ".join(dict.fromkeys(cell.parent.name for cell in waiting if cell.parent))
