@@ -248,8 +248,8 @@ def _check_balance(config: DictConfig, algorithm: Any) -> None:
     names = config.data.balance or []
     for name in names:
         if name not in CUES:
-            near = suggestion(name, list(CUES)) if suggestion(name, list(CUES)).startswith("did") else ""
-            raise UserError(f"data.balance: there is no cue {name}; {near or 'cues are ' + ', '.join(CUES)}")
+            cues = f"cues are {', '.join(CUES)}"
+            raise UserError(f"data.balance: there is no cue {name}; {suggestion(name, list(CUES), cues)}")
     if len(set(names)) < len(names):
         raise UserError(f"data.balance=[{','.join(names)}]: names a cue twice; give each cue once")
     if names and not algorithm.needs.weights:

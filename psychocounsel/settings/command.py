@@ -264,8 +264,8 @@ def refuse_unknown_figure(setting: str, name: str, known: Sequence[str] | None) 
         return
     if not known:
         raise UserError(f"{setting}: {NOTHING_HELD_OUT}")
-    near = suggestion(name, list(known))
-    near = f"; {near}" if near.startswith("did you") else ""
+    advice = suggestion(name, list(known), "")
+    near = f"; {advice}" if advice else ""
     raise UserError(f"{setting}: no such figure{near} (there will be {', '.join(known)})")
 
 

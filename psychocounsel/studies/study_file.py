@@ -182,5 +182,5 @@ def _refuse_unknown(place: str, content: Mapping[Any, Any], known: tuple[str, ..
 
 def near(wrong: str, known: Sequence[str]) -> str:
     """Return 'did you mean X? ' or ""."""
-    advice = suggestion(wrong, list(known))
-    return f"{advice} " if advice.startswith("did you") else ""
+    advice = suggestion(wrong, list(known), "")
+    return f"{advice} " if advice else ""

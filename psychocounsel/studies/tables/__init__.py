@@ -134,6 +134,6 @@ def _plain(metric: str) -> str:
 def _why_unknown(metric: str, known: Sequence[str]) -> str:
     if not known:
         return NOTHING_HELD_OUT
-    near = suggestion(_plain(metric), [*known])
-    near = f"; {near}" if near.startswith("did you") else ""
+    advice = suggestion(_plain(metric), [*known], "")
+    near = f"; {advice}" if advice else ""
     return f"no row will have such a figure{near} (there will be {', '.join(known)})"
