@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from hydra.core.override_parser.types import Override
-from hydra.errors import OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.cluster.base import Cluster
@@ -26,7 +25,7 @@ from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.command import command_of
 from psychocounsel.settings.keys import refuse_control_characters
-from psychocounsel.settings.overrides import parsed
+from psychocounsel.settings.overrides import typed_override
 from psychocounsel.settings.own_code import require_agreement
 from psychocounsel.settings.schema import flat_keys
 from psychocounsel.settings.targets import add_code_path
@@ -135,12 +134,7 @@ def _job(row: Row, overrides: Sequence[Override]) -> Job:
 
 
 def _override(text: str) -> Override:
-    try:
-        override = parsed(text)
-    except OverrideParseException as error:
-        raise UserError(
-            f"{text}: cannot be read as KEY=VALUE; put a value with spaces or signs in quotes, as \"KEY='A B'\""
-        ) from error
+    override = typed_override(text)
     key = override.key_or_group
     if not key.startswith("cluster.") and key != "code":
         raise UserError(f"{key}: a resubmitted run keeps its settings; only cluster.* and code= may be given here")

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, QuotedString
-from hydra.errors import OverrideParseException
+from hydra.errors import HydraException, OverrideParseException
 
 from psychocounsel.errors import UserError
 from psychocounsel.settings.names_elsewhere import our_names
@@ -162,6 +162,20 @@ def parsed(text: str) -> Override:
     """
     (override,) = OverridesParser.create().parse_overrides([text])
     return override
+
+
+def typed_override(text: str) -> Override:
+    """Return a parsed override that the user typed.
+
+    Raises:
+        UserError: if the text is not an override.
+    """
+    try:
+        return parsed(text)
+    except HydraException as error:
+        raise UserError(
+            f"{text}: cannot be read as KEY=VALUE; put a value with spaces or signs in quotes, as \"KEY='A B'\""
+        ) from error
 
 
 def config_dirs(arguments: Sequence[str]) -> list[str]:

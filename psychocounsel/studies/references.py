@@ -10,12 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
-
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir, RunDir, SelectionDir, StageDir
 from psychocounsel.rundir.sweep import key_of
+from psychocounsel.settings.overrides import typed_override
 from psychocounsel.settings.sweep import written
 from psychocounsel.studies.study_file import StudyStage, near
 
@@ -256,12 +254,7 @@ def value_of(text: str) -> Any:
     Raises:
         UserError: for a text that is not an override.
     """
-    try:
-        override = OverridesParser.create().parse_override(text)
-    except HydraException as error:
-        raise UserError(
-            f"{text}: cannot be read as KEY=VALUE; put a value with spaces or signs in quotes, as \"KEY='A B'\""
-        ) from error
+    override = typed_override(text)
     if override.is_sweep_override():
         return [_simple(value) for value in override.sweep_iterator()]
     return _simple(override.value())
