@@ -18,13 +18,13 @@ from psychocounsel.asking.model_groups import (
     resolve_models,
 )
 from psychocounsel.data.privacy import protect
-from psychocounsel.errors import UserError
 from psychocounsel.remote.confidential import check_confidential
 from psychocounsel.remote.hub_sources import HubSource, is_here
 from psychocounsel.rundir.paths import AnnotationDir, RunDir
 from psychocounsel.settings.command import Command, Presets, SharedSteps, idle_keys
 from psychocounsel.settings.config import typed_groups
 from psychocounsel.settings.targets import build
+from psychocounsel.steps.course import one_process
 from psychocounsel.steps.stored_overrides import annotate_arguments
 from psychocounsel.storage.files import absolute
 
@@ -108,15 +108,7 @@ class Annotate(Command):
         return True
 
     def process_count(self, config: DictConfig) -> int:
-        """Return 1, because a model in this process uses all GPUs of the job."""
-        cluster = config.cluster
-        if (cluster.get("processes") or 1) > 1 or (cluster.get("nodes") or 1) > 1:
-            raise UserError(
-                "cluster.processes, cluster.nodes: annotate runs one process per job; with cluster=slurm, "
-                "shards=N splits the work"
-            )
-        cluster.processes = 1
-        return 1
+        return one_process(config.cluster, "annotate", "with cluster=slurm, shards=N splits the work")
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         checking.prepare_annotation(config, run_dir)

@@ -30,7 +30,7 @@ from psychocounsel.rundir.results import FINISHED
 from psychocounsel.rundir.run_config import has_config, read_config
 from psychocounsel.rundir.trained_runs import MEASURED, progress_of_models, unfinished_models
 from psychocounsel.settings.targets import build
-from psychocounsel.steps.course import Bar, Course, StepContext, check_steps
+from psychocounsel.steps.course import Bar, Course, StepContext, check_steps, one_process
 from psychocounsel.steps.plan import PlannedStep, planned_steps, requested_steps
 from psychocounsel.steps.running import StepProgress, run_steps, work_in_steps
 
@@ -117,18 +117,7 @@ class SteppedEvaluation(Evaluation):
         return DONE, FINISHED
 
     def process_count(self, config: DictConfig) -> int:
-        """Return 1, because a model in this process uses all GPUs of its job.
-
-        Raises:
-            UserError: if `cluster` asks for several processes or nodes.
-        """
-        cluster = config.cluster
-        if (cluster.get("processes") or 1) > 1 or (cluster.get("nodes") or 1) > 1:
-            raise UserError(
-                f"cluster.processes, cluster.nodes: evaluation={self.name} runs one process per job; set both to 1"
-            )
-        cluster.processes = 1
-        return 1
+        return one_process(config.cluster, f"evaluation={self.name}", "set both to 1")
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         limits = [*config.replies.length_limits]

@@ -93,6 +93,18 @@ class Course(Generic[F]):
         return figures
 
 
+def one_process(cluster: DictConfig, whose: str, advice: str) -> int:
+    """Set one process in `cluster` and return 1, because a model in this process uses all GPUs of its job.
+
+    Raises:
+        UserError: if `cluster` asks for several processes or nodes. `whose` is what runs one process, `advice` what to type.
+    """
+    if (cluster.get("processes") or 1) > 1 or (cluster.get("nodes") or 1) > 1:
+        raise UserError(f"cluster.processes, cluster.nodes: {whose} runs one process per job; {advice}")
+    cluster.processes = 1
+    return 1
+
+
 def check_steps(steps: Sequence[str], all_steps: Sequence[str]) -> None:
     """Refuse unknown steps, and steps in another order than in `all_steps`.
 
