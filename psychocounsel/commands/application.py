@@ -8,11 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import hydra
-import yaml
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import HydraException
 from omegaconf import DictConfig
-from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.cluster.job import Job, Submission, make_job
 from psychocounsel.cluster.starting import submit
@@ -25,7 +22,7 @@ from psychocounsel.settings import config as configs
 from psychocounsel.settings.command import Command, command_named, command_of
 from psychocounsel.settings.keys import refuse_lines_in_overrides
 from psychocounsel.settings.launcher import register, remove_unused
-from psychocounsel.settings.messages import one_line
+from psychocounsel.settings.messages import EXPECTED, one_line
 from psychocounsel.settings.overrides import config_dirs, parted, quote_choice
 from psychocounsel.settings.sweep import take_sweep
 from psychocounsel.settings.unused import refuse_unused, typed_unused
@@ -36,7 +33,6 @@ from psychocounsel.storage.modes import let_nobody_else_write
 _NO_FOLDERS = ("hydra.run.dir=.", "hydra.output_subdir=null")
 Act = Callable[[list[Job], DictConfig], Submission]
 Ended = Callable[[list[Job]], None]
-_EXPECTED = (UserError, HydraException, OmegaConfBaseException, OSError, ValueError, yaml.YAMLError, RecursionError)
 
 
 def main(module: str, act: Act = submit, ended: Ended = lambda jobs: None) -> None:
@@ -66,7 +62,7 @@ def _exit_with(module: str, run: Callable[[Command], int]) -> None:
     except GoOnLater as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(CONTINUE_LATER)
-    except _EXPECTED as error:
+    except EXPECTED as error:
         if wants_traceback:
             raise
         print(f"error: {one_line(error, given, _config_name(given) or command.name)}", file=sys.stderr)

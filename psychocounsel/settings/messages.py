@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
-from hydra.errors import MissingConfigException, OverrideParseException
-from omegaconf.errors import InterpolationResolutionError
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from psychocounsel.errors import UserError, words
 from psychocounsel.settings import config as configs
@@ -19,6 +19,8 @@ from psychocounsel.storage.files import shipped
 
 _WITH_PATH = ("model", "data", "reward")  # groups with the key `path`
 _FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".gz")
+# Errors that a user's command line or files can cause, which `one_line` explains.
+EXPECTED = (UserError, HydraException, OmegaConfBaseException, OSError, ValueError, yaml.YAMLError, RecursionError)
 
 
 def one_line(error: Exception, arguments: Sequence[str], config_name: str = "train") -> str:

@@ -5,10 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import yaml
-from hydra.errors import HydraException
 from omegaconf import DictConfig, open_dict
-from omegaconf.errors import OmegaConfBaseException
 
 from psychocounsel.cluster.job import Job, make_job
 from psychocounsel.commands.composing import choice, composer
@@ -18,7 +15,7 @@ from psychocounsel.rundir.sweep import key_of
 from psychocounsel.rundir.trained_runs import is_up_to_date, plan_training
 from psychocounsel.search.space import SWEEPER, search_options
 from psychocounsel.settings.command import Command, command_named, refuse_unknown_figure
-from psychocounsel.settings.messages import one_line
+from psychocounsel.settings.messages import EXPECTED, one_line
 from psychocounsel.settings.unused import refuse_unused, typed_unused
 from psychocounsel.studies.composing import CellComposer, Combination
 from psychocounsel.studies.own_jobs import selection_job, table_job
@@ -48,8 +45,6 @@ from psychocounsel.studies.references import (
 )
 from psychocounsel.studies.study_file import Study, StudyStage, near
 from psychocounsel.studies.tables import problems, unknown_figures
-
-_EXPECTED = (UserError, HydraException, OmegaConfBaseException, OSError, ValueError, yaml.YAMLError, RecursionError)
 
 
 def _command(stage: StudyStage) -> Command:
@@ -251,7 +246,7 @@ class _Planning:
             yield
         except FollowUp:
             self.hidden.add(stage.name)
-        except _EXPECTED as error:
+        except EXPECTED as error:
             if combination is None:
                 self.hidden.add(stage.name)
             overrides = combination.overrides if combination else [*stage.overrides]
