@@ -90,15 +90,15 @@ def help_page(command: str, folders: Sequence[Path]) -> str:
     names = [*command_groups(command, folders), *sorted(choices.keys() - shipped)]
     lines = [f"{group}: {', '.join(sorted(choices[group]))}" for group in names if group in choices]
     return Template(composed.hydra.help.template).safe_substitute(
-        APP_CONFIG_GROUPS="\n  ".join(lines) + "\n", EVALUATIONS="\n  ".join(_about_choices("evaluation", folders))
+        APP_CONFIG_GROUPS="\n  ".join(lines) + "\n", EVALUATIONS="\n  ".join(_about_evaluations(folders))
     )
 
 
-def _about_choices(group: str, folders: Sequence[Path]) -> list[str]:
-    """Return a line for each choice of a config group: its name, and the first comment of its file."""
-    files = {file.stem: file for folder in reversed(folders) for file in (folder / group).glob("*.yaml")}
+def _about_evaluations(folders: Sequence[Path]) -> list[str]:
+    """Return a line for each choice of `evaluation`: its name, and the first comment of its file."""
+    files = {file.stem: file for folder in reversed(folders) for file in (folder / "evaluation").glob("*.yaml")}
     width = max(map(len, files), default=0)
-    return [f"{group}={name:<{width}}  {_first_comment(files[name])}" for name in sorted(files)]
+    return [f"evaluation={name:<{width}}  {_first_comment(files[name])}" for name in sorted(files)]
 
 
 def _first_comment(file: Path) -> str:

@@ -165,17 +165,17 @@ _OPTION = re.compile(rf"(?<!\S)--?([A-Za-z][\w-]*)(?:=|\s+){_VALUE}")
 _LOGIN = re.compile(r"\blogin\s+(?:--?\w+\s+)*[A-Za-z0-9_-]{20,}")
 
 
-def refuse_secret_names(names: Iterable[Any], key: str) -> None:
-    """Refuse names that look like secrets or are not valid variable names.
+def refuse_secret_names(names: Iterable[Any]) -> None:
+    """Refuse names of `cluster.environment` that look like secrets or are not valid variable names.
 
     Raises:
         UserError: naming the first one, and the alternative.
     """
     for name in map(str, names):
         if not _VARIABLE.fullmatch(name):
-            raise UserError(f"{key}: {name!r} is not the name of a variable")
+            raise UserError(f"cluster.environment: {name!r} is not the name of a variable")
         if _is_secret(name):
-            raise UserError(_refusal(f"{key}.{name}", name))
+            raise UserError(_refusal(f"cluster.environment.{name}", name))
 
 
 def refuse_secrets(text: str, key: str) -> None:
@@ -394,7 +394,7 @@ class SlurmRequest:
                 raise UserError(
                     f"cluster.environment.{name}=null: give it a value ('' for an empty one), or leave it out"
                 )
-        refuse_secret_names(self.environment, "cluster.environment")
+        refuse_secret_names(self.environment)
         for key, text in texts(asdict(self), "cluster"):
             refuse_secrets(text, key)
         self.container.check()

@@ -220,9 +220,7 @@ def fooled_line(judge: str, figures: ControlFigures, limit: float) -> str:
 # Warnings and table
 
 
-def control_blocks(
-    runs: Sequence[Titled[Mapping[str, ControlFigures]]], name: str, limit: float = MOST_WON
-) -> list[Paragraph | ReportTable]:
+def control_blocks(runs: Sequence[Titled[Mapping[str, ControlFigures]]], name: str) -> list[Paragraph | ReportTable]:
     """Return a warning about each judge that prefers controls (not about word overlap), and the table `name`.
 
     `runs` holds, for each evaluation, the figures of each judge by its name.
@@ -231,9 +229,9 @@ def control_blocks(
         Paragraph(name_in(run.title, f"{line}.", len(runs) > 1), "warning")
         for run in runs
         for judge, figures in run.figures.items()
-        if judge != OVERLAP and (line := fooled_line(judge, figures, limit))
+        if judge != OVERLAP and (line := fooled_line(judge, figures, MOST_WON))
     ]
-    return [*warnings, *control_table(runs, name, limit)]
+    return [*warnings, *control_table(runs, name, MOST_WON)]
 
 
 def control_table(runs: Sequence[Titled[Mapping[str, ControlFigures]]], name: str, limit: float) -> list[ReportTable]:
