@@ -13,7 +13,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel import __version__
-from psychocounsel.annotation.counts import SIDES, PairCounts, counted, gap_bins, in_bins, named, pair_counts
+from psychocounsel.annotation.counts import PairCounts, counted, gap_bins, in_bins, named, pair_counts
 from psychocounsel.annotation.origins import (
     DEMONSTRATION,
     identifiers_section,
@@ -24,6 +24,7 @@ from psychocounsel.annotation.origins import (
     votes_section,
     writers_section,
 )
+from psychocounsel.annotation.settings import SIDES, SPLITS
 from psychocounsel.blocks.cells import Titled
 from psychocounsel.blocks.markdown import escaped, fenced, histogram, plain, table
 from psychocounsel.blocks.terminal import terminal_lines
@@ -38,8 +39,6 @@ from psychocounsel.steps.tables import rows_of
 from psychocounsel.storage.files import read_mapping, write_atomically
 
 # The step
-
-SPLITS = {"train": "train.parquet", "test": "test.parquet"}
 
 _FIELDS = {
     "lawful_basis": "Lawful basis of processing",

@@ -11,10 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from psychocounsel.annotation.settings import SIDES
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.steps.tables import opened
-
-SIDES = ("chosen", "rejected")
 
 _ROWS = 1 << 16
 _LENGTHS = (0, 100, 200, 400, 800, 1600, 3200)  # characters

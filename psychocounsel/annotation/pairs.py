@@ -12,6 +12,7 @@ import pyarrow as pa
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.annotation.scores.votes import RATED, RATING_COLUMNS
+from psychocounsel.annotation.settings import SIDES, SPLITS
 from psychocounsel.counsel.pairs import PairRule, make_pairs, preference
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.grading.rating import conversation_of
@@ -57,8 +58,8 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
     files.dataset.mkdir(exist_ok=True)
     files.card.unlink(missing_ok=True)  # it describes the old pairs, and `datasets` would cache by its old content hash
     with (
-        written(files.dataset / "train.parquet", schema) as train,
-        written(files.dataset / "test.parquet", schema) as test,
+        written(files.dataset / SPLITS["train"], schema) as train,
+        written(files.dataset / SPLITS["test"], schema) as test,
     ):
         for speech, replies, votes in context.bar(_speeches(files), "pairs"):
             split = speech["split"]
@@ -69,7 +70,7 @@ def run(context: StepContext[AnnotationDir]) -> dict[str, Any]:
                 number += 1
     figures: dict[str, Any] = {split: _figures(maker) for split, maker in makers.items()}
     if not figures["test"]["pairs"]:
-        (files.dataset / "test.parquet").unlink()  # `datasets` loads no folder with an empty split
+        (files.dataset / SPLITS["test"]).unlink()  # `datasets` loads no folder with an empty split
     _tell(figures, averaged, context.say)
     return {**figures, "votes_averaged": averaged}
 
@@ -233,9 +234,6 @@ def tier(probability: float) -> str:
 
 
 # Columns of the dataset: those of PsychoCounsel-Preference in their order, then our own
-
-SPLITS = ("train", "test")
-SIDES = ("chosen", "rejected")
 
 _FROM_SPEECH = ("topic", "risk", "source", "license", "language")
 

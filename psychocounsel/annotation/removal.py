@@ -19,9 +19,9 @@ import pyarrow.parquet as pq
 import yaml
 
 from psychocounsel.annotation import card
-from psychocounsel.annotation.card import SPLITS
 from psychocounsel.annotation.counts import pair_counts
 from psychocounsel.annotation.scores.votes import ABOUT, COLUMNS, vote_figures
+from psychocounsel.annotation.settings import SPLITS
 from psychocounsel.annotation.speeches.choice import tombstone
 from psychocounsel.data import tokenised_cache
 from psychocounsel.errors import UserError
@@ -86,7 +86,7 @@ def finish(context: StepContext[AnnotationDir]) -> dict[str, Any]:
         return {}
     tombstones = Tombstones.of(files)
     counts = {"removed": len(tombstones), **_clear(context, tombstones)}
-    has_dataset = any((files.dataset / name).exists() for name in card.SPLITS.values())
+    has_dataset = any((files.dataset / name).exists() for name in SPLITS.values())
     renew_records(files, tombstones)
     if has_dataset:
         card.run(context)

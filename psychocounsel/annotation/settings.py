@@ -13,6 +13,8 @@ from psychocounsel.steps.course import check_steps
 from psychocounsel.storage.files import expanded
 
 STEPS = ("speeches", "replies", "scores", "pairs", "card")
+SPLITS = {"train": "train.parquet", "test": "test.parquet"}  # files in the folder of the dataset
+SIDES = ("chosen", "rejected")  # of a pair
 
 
 @dataclass

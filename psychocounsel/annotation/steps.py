@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from psychocounsel.annotation.settings import STEPS
+from psychocounsel.annotation.settings import SPLITS, STEPS
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
@@ -28,7 +28,7 @@ def directory(config: DictConfig) -> AnnotationDir:
 def output(files: AnnotationDir, step: str) -> Path:
     """Return the output file of a step."""
     made = {"speeches": files.speeches, "replies": files.replies, "scores": files.votes}
-    return made.get(step, files.card if step == "card" else files.dataset / "train.parquet")
+    return made.get(step, files.card if step == "card" else files.dataset / SPLITS["train"])
 
 
 def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:

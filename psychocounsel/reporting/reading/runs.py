@@ -12,6 +12,7 @@ from typing import Any
 
 from psychocounsel import __version__
 from psychocounsel.annotation.counts import counted, gap_bins, named, pair_counts
+from psychocounsel.annotation.settings import SPLITS
 from psychocounsel.errors import UserError
 from psychocounsel.reporting.material import ANNOTATION, AUDIT, COMMANDS, EVALUATION, OTHER, TRAINING, RunMaterial
 from psychocounsel.rundir.owner import live_owner
@@ -202,8 +203,6 @@ def _is_live(run_dir: Path) -> bool:
 
 # Counts of an annotation directory's tables: pairs by gap, topic and risk, and licences
 
-_SPLITS = ("train", "test")
-
 
 def dataset_counts(path: Path) -> dict[str, Any]:
     """Return counts that the step records lack, taken from the tables that exist.
@@ -217,7 +216,7 @@ def dataset_counts(path: Path) -> dict[str, Any]:
         UserError: if a table is damaged.
     """
     files = AnnotationDir(path)
-    by_split = {split: pair_counts(files.dataset / f"{split}.parquet") for split in _SPLITS}
+    by_split = {split: pair_counts(files.dataset / file) for split, file in SPLITS.items()}
     return {
         "pairs": {
             split: {

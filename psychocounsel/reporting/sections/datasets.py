@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from psychocounsel.annotation.settings import SPLITS, STEPS
 from psychocounsel.blocks.cells import cell, count, counts, exact, name_in, report_table
 from psychocounsel.blocks.kinds import Block, Chart, Curve, Paragraph, ReportTable, Section
 from psychocounsel.blocks.tables import Cell
@@ -68,7 +69,6 @@ def _missing(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTable
 
 # Pairs: their number, the agreement of votes, and gap, topic, risk and language
 
-_SPLITS = ("train", "test")
 _KINDS = ("gap", "topic", "risk", "language")
 
 
@@ -76,7 +76,7 @@ def _agreement(runs: Sequence[RunMaterial], steps_of: StepsOf) -> list[ReportTab
     rows = list[list[Cell]]()
     for run in runs:
         pairs, by_split = steps_of(run).get("pairs", {}), (run.extra.get("counts") or {}).get("pairs", {})
-        for split in _SPLITS:
+        for split in SPLITS:
             if figures := pairs.get(split):
                 votes = [*figures["agreement"].values(), figures["against_majority"], figures["unequal_votes"]]
                 clients = by_split.get(split, {}).get("clients")
@@ -119,7 +119,7 @@ def _kinds(runs: Sequence[RunMaterial]) -> list[ReportTable]:
             values = dict.fromkeys(value for pairs in by_split.values() for value in pairs[kind])
             for value in values:
                 numbers = [
-                    count(by_split[split][kind].get(value, 0)) if split in by_split else None for split in _SPLITS
+                    count(by_split[split][kind].get(value, 0)) if split in by_split else None for split in SPLITS
                 ]
                 rows.append([run.title, kind, value, *numbers])
     headings = ["dataset", "kind", "value", "training pairs", "test pairs"]
@@ -183,8 +183,6 @@ def _retest(retest: dict[str, dict[str, dict[str, dict[str, float]]]]) -> Iterat
 
 
 # The section
-
-STEPS = ("speeches", "replies", "scores", "pairs", "card")
 
 
 def section(material: Material) -> Section:
