@@ -5,12 +5,13 @@ from dataclasses import dataclass, field
 
 from psychocounsel.blocks.tables import Table
 
-TONES = ("plain", "good", "undecided", "warning", "bad")
-
 
 @dataclass(frozen=True)
 class Paragraph:
-    """Plain text (no markup: the page escapes it). `tone` is one of TONES; the page shows it by a sign as well as a colour."""
+    """Plain text (no markup: the page escapes it).
+
+    `tone` is plain, good, undecided, warning or bad; the page shows it by a sign as well as a colour.
+    """
 
     text: str
     tone: str = "plain"

@@ -11,24 +11,15 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings.targets import wrong_return
 
-EVENTS = (
-    "step_end",
-    "eval_batch",
-    "checkpoint_written",
-    "checkpoint_renamed",
-    "sync_done",
-    "shard_done",
-    "scored",
-    "pairs_written",
-)
-Announce = Callable[[str], None]  # tells all callbacks that one of EVENTS happened
+Announce = Callable[[str], None]  # tells all callbacks that an event happened
 
 
 class Callback:
     """Base class of callbacks: override `on`, `eval_end` or both.
 
-    Every rank announces the events in EVENTS, except `shard_done` and `scored`: only the rank that wrote or scored
-    the shard announces them.
+    Events are `step_end`, `eval_batch`, `checkpoint_written`, `checkpoint_renamed`; in a round `sync_done`, `shard_done`,
+    `scored` and `pairs_written`. Every rank announces them, except `shard_done` and `scored`: only the rank that wrote or
+    scored the shard announces those.
     """
 
     def on(self, event: str, step: int, run: Run) -> None:

@@ -42,7 +42,6 @@ class RunMaterial:
         sweep: folder of the sweep or stage that lists this run, or None.
         stage: name of the stage in a study.
         lines: the complete lines of metrics.jsonl, one per step, not thinned.
-        damaged_lines: number of lines that could not be read.
         summary, state, environment, figures: contents of `summary.json`, `state.json`, `environment.json` and (evaluations)
             `figures.json`; {} if missing.
         extra: other JSON files by name (`reliability`, `audit`, `ability`); under `steps` the records of steps, by step;
@@ -66,7 +65,6 @@ class RunMaterial:
     stage: str = ""
     overrides: str = ""
     lines: Sequence[Mapping[str, Any]] = ()
-    damaged_lines: int = 0
     summary: Mapping[str, Any] = field(default_factory=dict)
     state: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, Any] = field(default_factory=dict)

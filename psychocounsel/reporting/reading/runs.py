@@ -330,7 +330,6 @@ def read_run_material(
         stage=stage,
         overrides=overrides,
         lines=lines.lines,
-        damaged_lines=lines.damaged,
         summary=summary,
         state=state,
         environment=environment,

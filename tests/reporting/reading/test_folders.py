@@ -76,7 +76,7 @@ def test_lines_behind_a_damaged_one_are_read_and_those_that_cannot_be_are_counte
     lines[2], lines[6] = lines[2][:40], lines[6][:-9]
     path.write_text("\n".join(lines))
     run = only(read_material([path.parent]))
-    assert run.lines == whole and run.damaged_lines == 2
+    assert run.lines == whole
     assert run.problems == [
         "metrics.jsonl: the last line is half-written and was skipped",
         "metrics.jsonl: 1 damaged line was skipped",
@@ -260,8 +260,9 @@ def test_files_of_other_forms_give_problems_and_no_traceback(tmp_path: Path) -> 
     other = "cannot be read, because another version wrote it"
     assert found["environment"].problems == [f"environment: versions, gpus, processes {other}"]
     assert found["scalar"].problems == [f"config: algo, data, settled, cluster, model {other}"]
-    assert found["summary"].damaged_lines == 6 and found["scalar"].kind == "training"
+    assert found["scalar"].kind == "training"
     assert found["summary"].problems[0] == f"summary: metrics, seconds {other}"
+    assert "metrics.jsonl: 6 damaged lines were skipped" in found["summary"].problems
     assert {run.path.name for run in made.material.runs if run.sweep} == {"seed-4", "seed-5"}
     [about] = made.material.studies
     assert "cells.json: is not valid JSON" in about.problems[0] and about.stages == ["dpo"]
