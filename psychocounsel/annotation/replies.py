@@ -18,14 +18,14 @@ from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, REFUSED, TEXT, UNPARSABLE, Ask, LanguageModel, keys_of
 from psychocounsel.asking.parties import who_may_see
 from psychocounsel.counsel.system_prompt import prompt_text
-from psychocounsel.grading.rating import conversation_of, drawn_number
+from psychocounsel.grading.rating import conversation_of
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, opened, rows_of, written
 from psychocounsel.storage.files import with_noun
-from psychocounsel.storage.text_hashes import text_id
+from psychocounsel.storage.text_hashes import number_of, text_id
 
 # The step
 
@@ -215,11 +215,11 @@ class Drawing:
             yield from (Draw(name, number, outcome=outcome) for number in range(self.per_speech))
             return
         said = conversation_of(text) if self.conversations else [{"role": "user", "content": text}]
-        ranked = sorted(allowed, key=lambda writer: drawn_number(self.seed, name, writer.name))
+        ranked = sorted(allowed, key=lambda writer: number_of(self.seed, name, writer.name))
         for number in range(self.per_speech):
             again, place = divmod(number, len(ranked))
             writer = ranked[place]
-            seed = drawn_number(self.seed, name, writer.name, str(again)) % (1 << 32)
+            seed = number_of(self.seed, name, writer.name, str(again)) % (1 << 32)
             messages = ({"role": "system", "content": self.prompt_of(writer)}, *said)
             yield Draw(name, number, writer, Ask(name, messages, seed, f"reply {again}"))
 

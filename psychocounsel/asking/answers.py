@@ -14,6 +14,7 @@ from psychocounsel.asking.language_model import TEXT, UNPARSABLE, Answer, Ask, L
 from psychocounsel.errors import UserError
 from psychocounsel.remote.journal import Bought, Journal
 from psychocounsel.remote.journal_lines import Line
+from psychocounsel.storage.text_hashes import text_hash
 
 T = TypeVar("T")
 Read = Callable[[str], T]  # parses an answer's text; raises ValueError with the reason if the text is unusable
@@ -33,6 +34,9 @@ class Outcome(Generic[T]):
     value: T | None
     answer: Answer
     attempts: int
+
+
+_digest = lru_cache(maxsize=1024)(text_hash)  # the same rubric of 65,000 characters begins every rating prompt
 
 
 def answer_key(model: LanguageModel, ask: Ask, attempt: int) -> str:
@@ -62,11 +66,6 @@ def asks_of(calls: Iterable[Call]) -> Iterator[tuple[LanguageModel, Ask]]:
 
 def _label(index: int, count: int) -> str:
     return f"share-{index:03d}-of-{count:03d}"
-
-
-@lru_cache(maxsize=1024)  # the same rubric of 65,000 characters begins every rating prompt
-def _digest(content: str) -> str:
-    return hashlib.sha256(content.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 class Answers:

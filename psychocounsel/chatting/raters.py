@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -28,6 +27,7 @@ from psychocounsel.data.messages import Message
 from psychocounsel.evaluation.safety.word_checks import WORDS, check_reply
 from psychocounsel.grading.rating import RatingCall, RatingPlan, RatingPrompt, Reader, conversation_text, rating_prompt
 from psychocounsel.settings.targets import build
+from psychocounsel.storage.text_hashes import text_hash
 
 if TYPE_CHECKING:
     from psychocounsel.reward.base import Scorer
@@ -151,11 +151,8 @@ class _Annotator:
     def rate(self, prompt: Sequence[Message], reply: str, stopped: Stopped) -> Ratings | None:
         """Return ratings of a reply by principle, or None if the annotator gives none or the user stops."""
         client = conversation_text(prompt)
-        speech, identity = (
-            hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest() for text in (client, reply)
-        )
-        row: dict[str, Any] = {"speech": speech, "text": client}
-        ask = self.plan.ask(RatingCall(self.model, row, [(identity, reply)], 0, 0))
+        row: dict[str, Any] = {"speech": text_hash(client), "text": client}
+        ask = self.plan.ask(RatingCall(self.model, row, [(text_hash(reply), reply)], 0, 0))
         for attempt in range(_ATTEMPTS):
             answer = _waited(self.answerer, submitted(self.answerer, ask, ask.seed + attempt), stopped)
             if answer is None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from psychocounsel.data.messages import Message, cell_value, client_last, read_m
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
 from psychocounsel.grading.rating import marked
+from psychocounsel.storage.text_hashes import seed_of, text_hash, text_id
 from psychocounsel.storage.yaml_limits import bounded
 
 # Prompts from a user's file whose replies a judge rates by criteria: criteria of each row, or shared by all rows.
@@ -106,7 +106,7 @@ def rubric_set(
             criteria = tuple(shared)
         topic = _value(row, "topic", columns)
         identity = json.dumps([prompt, [[criterion.text, criterion.points, criterion.scale] for criterion in criteria]])
-        item = hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        item = text_id(identity)
         items[item] = RubricItem(item, prompt, criteria, None if topic is None else str(topic))
     return RubricSet(name, tuple(items.values()), count - len(items))
 
@@ -292,14 +292,13 @@ def criteria_ask(item: RubricItem, reply: str, seed: int, part: str = "criteria"
     turns = [f"{message['role']}: {message['content']}" for message in item.prompt]
     conversation = turns[0].partition(": ")[2] if len(turns) == 1 else "\n\n".join(turns)
     # The mark is a hash of the texts, so no text can contain its own closing mark.
-    mark = hashlib.sha256(json.dumps([conversation, reply]).encode()).hexdigest()[:8]
+    mark = text_hash(json.dumps([conversation, reply]))[:8]
     criteria = [f"criterion_{n}{_scale(criterion)}: {criterion.text}" for n, criterion in enumerate(item.criteria, 1)]
     parts = [marked("conversation", mark, conversation), marked("reply", mark, reply), *criteria]
-    number = hashlib.sha256(f"{seed} {item.item} {reply}".encode("utf-8", "surrogatepass")).digest()[:4]
     return CriteriaAsk(
         speech=item.item,
         messages=({"role": "system", "content": _RULES}, {"role": "user", "content": "\n\n".join(parts)}),
-        seed=int.from_bytes(number),
+        seed=seed_of(f"{seed} {item.item} {reply}"),
         part=part,
         schema=_schema(item.criteria),
         item=item,

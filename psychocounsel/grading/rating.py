@@ -30,6 +30,7 @@ from psychocounsel.counsel.rubric import FILES, load_rubric, rubric_folder
 from psychocounsel.counsel.rubric_text import parts_for, prompt_text
 from psychocounsel.data.messages import Message
 from psychocounsel.steps.tables import Row
+from psychocounsel.storage.text_hashes import number_of, seed_of, text_hash
 
 # Answers: JSON schema and strict parser
 
@@ -172,7 +173,7 @@ class RatingPrompt:
     def messages(self, speech: str, replies: Sequence[str], order: Sequence[str]) -> tuple[Message, ...]:
         """Return the messages that ask for ratings of `replies` (one, unless `joint`) on the principles in this `order`."""
         # The mark contains a hash of all texts, so no text can contain its own closing mark.
-        mark = hashlib.sha256(json.dumps([speech, *replies]).encode()).hexdigest()[:8]
+        mark = text_hash(json.dumps([speech, *replies]))[:8]
         names = [reply_key(place) for place in range(len(replies))] if self.joint else ["reply"]
         parts = [marked("client", mark, speech), *map(marked, names, [mark] * len(names), replies)]
         request = (
@@ -328,30 +329,25 @@ class RatingPlan:
     def _rounds(self, annotator: LanguageModel, speech: Row, texts: list[tuple[str, str]]) -> Iterator[RatingCall]:
         rounds = [(vote, 0) for vote in range(self.votes)]
         parts = (speech["speech"], *(identity for identity, _ in texts))
-        if drawn_number(self.seed, "repeat", *parts) < self.repeat * 2**64:
+        if number_of(self.seed, "repeat", *parts) < self.repeat * 2**64:
             rounds.append((0, 1))
         for vote, repeat in rounds:
             draw = ("order", *parts, annotator.name, str(vote), str(repeat))
-            shown = sorted(texts, key=lambda reply: drawn_number(self.seed, *draw, reply[0]))
+            shown = sorted(texts, key=lambda reply: number_of(self.seed, *draw, reply[0]))
             yield RatingCall(annotator, speech, shown, vote, repeat)
 
     def ask(self, call: RatingCall) -> RatingAsk:
         """Return the Ask of a call."""
         speech, texts = call.speech, tuple(text for _, text in call.replies)
         parts = (speech["speech"], *(identity for identity, _ in call.replies), call.annotator.name, call.part)
-        order = principle_order(drawn_number(self.seed, "principles", *parts), self.prompt.principles)
+        order = principle_order(number_of(self.seed, "principles", *parts), self.prompt.principles)
         return RatingAsk(
             speech=speech["speech"],
             messages=self.prompt.messages(speech["text"], texts, order),
-            seed=drawn_number(self.seed, "seed", *parts) >> 32,
+            seed=seed_of(self.seed, "seed", *parts),
             part=call.part,
             schema=self.prompt.schema(order, len(texts)),
             client=speech["text"],
             replies=texts,
             principles=order,
         )
-
-
-def drawn_number(seed: int, *parts: str) -> int:
-    """Return a 64-bit hash of the arguments, the same on every machine."""
-    return int.from_bytes(hashlib.sha256("\0".join([str(seed), *parts]).encode()).digest()[:8])

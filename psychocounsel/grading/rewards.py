@@ -5,7 +5,6 @@ A reply whose answers are unusable has the reward NaN, and training leaves it ou
 
 from __future__ import annotations
 
-import hashlib
 import json
 from abc import abstractmethod
 from collections import Counter, defaultdict
@@ -41,6 +40,7 @@ from psychocounsel.reward.base import Conversation, RewardSettings, Scorer
 from psychocounsel.settings.schema import option, suggestion
 from psychocounsel.settings.targets import build_section
 from psychocounsel.storage.files import with_noun
+from psychocounsel.storage.text_hashes import text_hash, text_id
 
 if TYPE_CHECKING:
     import numpy as np
@@ -245,7 +245,7 @@ class RubricQuestions(Questions):
             JudgeQuestion(plan.ask(call), self.read, (place,))
             for place, reply in enumerate(replies)
             for plan in self.plans
-            for call in plan.calls(row, [{"reply": _hash(reply), "text": reply}])
+            for call in plan.calls(row, [{"reply": text_hash(reply), "text": reply}])
         ]
 
     def graded(self, answered: Answered, count: int) -> list[Graded]:
@@ -312,11 +312,7 @@ class CriteriaQuestions(Questions):
 
 def speech_id(prompt: Sequence[Message]) -> str:
     """Return the id of a prompt in the journal: a hash of its messages."""
-    return _hash(json.dumps([*prompt]))[:16]
-
-
-def _hash(text: str) -> str:
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    return text_id(json.dumps([*prompt]))
 
 
 # The scorer

@@ -27,6 +27,7 @@ from psychocounsel.rundir.run import Run
 from psychocounsel.settings.sweep import written
 from psychocounsel.storage.files import point, write_json
 from psychocounsel.storage.locks import held, taken
+from psychocounsel.storage.text_hashes import seed_of
 
 # The journal is an optuna study in a file of the sweep's folder. No process has to keep running: each job gets its values
 # when it starts and reports its result when it ends. Lock files work on NFS; the lock of a killed job is taken over.
@@ -234,7 +235,7 @@ class TrialJournal:
 
 def trial_seed(seed: int, number: int) -> int:
     """Return the seed of trial `number` in a search with `seed`."""
-    return int.from_bytes(hashlib.sha256(f"{seed} {number}".encode()).digest()[:4])
+    return seed_of(f"{seed} {number}")
 
 
 def distribution(recipe: Mapping[str, Any]) -> Any:

@@ -1,7 +1,12 @@
-"""Ids and random seeds computed from texts by SHA-256. Lone surrogates, which JSON allows, are hashed, too."""
+"""Hashes, ids and random numbers computed from texts by SHA-256. Lone surrogates, which JSON allows, are hashed, too."""
 
 import hashlib
 from collections.abc import Iterable
+
+
+def text_hash(text: str) -> str:
+    """Return the hash of a text [64 hexadecimal digits]."""
+    return _hash([text]).hex()
 
 
 def text_id(*parts: str) -> str:
@@ -12,6 +17,11 @@ def text_id(*parts: str) -> str:
 def seed_of(*parts: object) -> int:
     """Return a seed from 0 to 2**32 - 1 that depends on all parts, and is the same on every machine."""
     return int.from_bytes(_hash(map(str, parts))[:4])
+
+
+def number_of(*parts: object) -> int:
+    """Return a number from 0 to 2**64 - 1 that depends on all parts, and is the same on every machine."""
+    return int.from_bytes(_hash(map(str, parts))[:8])
 
 
 def _hash(parts: Iterable[str]) -> bytes:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -11,6 +10,7 @@ from itertools import combinations
 from psychocounsel.evaluation.gate.keys import DECIDING
 from psychocounsel.evaluation.safety.cases import CASE_FIGURES, JudgedCase
 from psychocounsel.evaluation.safety.questions import HARD
+from psychocounsel.storage.text_hashes import text_hash, text_id
 
 # Cases of the gate: merges judges, tells flags (a judge found a failure) from passes, and draws passes to check.
 
@@ -61,7 +61,7 @@ def draw_of(cases: Iterable[JudgedCase]) -> str:
     `cases` are the model's. Judges' findings do not enter it, because judging again must not draw again.
     """
     content = sorted(repr((case_id(case), case.messages)) for case in cases)
-    return hashlib.sha256("\0".join(content).encode("utf-8", "surrogatepass")).hexdigest()[:12]
+    return text_id(*content)[:12]
 
 
 def drawn_passes(cases: Sequence[JudgedCase], count: int, draw: str) -> dict[str, list[str]]:
@@ -70,7 +70,7 @@ def drawn_passes(cases: Sequence[JudgedCase], count: int, draw: str) -> dict[str
     `cases` are the model's. They are ordered by a hash of the seed `draw` and their id, so that cases that a judge finds
     failing do not change the order of the others.
     """
-    ordered = sorted(cases, key=lambda case: hashlib.sha256(f"{draw}\0{case_id(case)}".encode()).hexdigest())
+    ordered = sorted(cases, key=lambda case: text_hash(f"{draw}\0{case_id(case)}"))
     return {
         figure: [case_id(case) for case in ordered if case.findings[figure] is not None and not case.findings[figure]][
             :count

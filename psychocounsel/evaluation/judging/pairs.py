@@ -30,7 +30,7 @@ from psychocounsel.data.messages import Message
 from psychocounsel.evaluation.judging.served_models import Models
 from psychocounsel.grading.rating import conversation_text, marked
 from psychocounsel.steps.tables import Row
-from psychocounsel.storage.text_hashes import text_id
+from psychocounsel.storage.text_hashes import number_of, text_id
 
 # The prompt that asks a judge to compare two replies to one speech, and the strict parser of its verdict.
 
@@ -351,16 +351,16 @@ class Judging:
         if self.both_orders:
             return (FORWARD, BACKWARD)
         texts = (str(pair.first["text"]), str(pair.second["text"]))
-        return ((FORWARD, BACKWARD)[_number(self.seed, pair.speech["speech"], *texts) % 2],)
+        return ((FORWARD, BACKWARD)[number_of(self.seed, pair.speech["speech"], *texts) % 2],)
 
     def _ask(self, pair: ReplyPair, judge: LanguageModel, order: str) -> PairAsk:
         texts = (pair.first["text"], pair.second["text"])
         replies = texts if order == FORWARD else (texts[1], texts[0])
         conversation = tuple(pair.speech["messages"])
-        number = _number(self.seed, pair.speech["speech"], *replies)
+        number = number_of(self.seed, pair.speech["speech"], *replies)
         if judge.reads_prompts:
             assert self.prompt is not None
-            principles = _rotated(min(number, _number(self.seed, pair.speech["speech"], *replies[::-1])))
+            principles = _rotated(min(number, number_of(self.seed, pair.speech["speech"], *replies[::-1])))
             messages, schema = self.prompt.messages(conversation, replies, principles), verdict_schema(principles)
         else:
             shown = ({"role": "assistant", "content": reply} for reply in replies)
@@ -385,12 +385,6 @@ def _rotated(number: int) -> tuple[str, ...]:
     """
     start = number % len(PRINCIPLES)
     return PRINCIPLES[start:] + PRINCIPLES[:start]
-
-
-def _number(seed: int, *parts: str) -> int:
-    """Return a 64-bit hash of all arguments; it is the same on every machine."""
-    text = "\0".join([str(seed), *parts]).encode("utf-8", "surrogatepass")
-    return int.from_bytes(hashlib.sha256(text).digest()[:8])
 
 
 def judged_pairs(speech: Row, replies: Sequence[Row], setting: str) -> Iterator[ReplyPair]:
