@@ -39,7 +39,7 @@ from psychocounsel.storage.files import (
     write_atomically,
     write_json,
 )
-from psychocounsel.storage.yaml_limits import bounded
+from psychocounsel.storage.yaml_limits import Loader, bounded
 
 # The removal
 
@@ -304,7 +304,6 @@ TEXTS_IN_RUNS = (
     "delete what you do not need."
 )
 _OTHERS = ("run_dir", "sweep_dir", "after", "paths", "out")  # keys of folders that a run writes or waits for
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 def users_of(dataset: Path, output: Path) -> dict[str, list[str]]:
@@ -335,7 +334,7 @@ def _runs(folder: Path) -> Iterator[Path]:
 def _config(run: Path) -> Any:
     """Return the run's configuration without folders that it writes to or waits for."""
     try:
-        content = yaml.load(bounded(RunDir(run).config.read_text(errors="replace")), _LOADER)
+        content = yaml.load(bounded(RunDir(run).config.read_text(errors="replace")), Loader)
     except (OSError, yaml.YAMLError):
         return None
     return {key: value for key, value in content.items() if key not in _OTHERS} if isinstance(content, dict) else None

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import yaml
 
-from psychocounsel.storage.yaml_limits import Unbounded, bounded
+from psychocounsel.storage.yaml_limits import Loader, Unbounded, bounded
 
 Problems = list[str]
 _KINDS = {str: "text", int: "a whole number", bool: "true or false"}
@@ -19,7 +19,7 @@ class _DuplicateKey(yaml.YAMLError):
     """A duplicate key in a mapping; YAML itself would silently keep the last one."""
 
 
-class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+class _StrictLoader(Loader):  # type: ignore[misc, valid-type]
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [self.construct_object(key, deep=True) for key, _ in node.value]
         for place, key in enumerate(keys):
@@ -39,7 +39,7 @@ def read_file(kind: Any, file: Path, problems: Problems) -> Any:
 
 def _parse(file: Path, problems: Problems) -> Any:
     try:
-        return yaml.load(bounded(file.read_text(encoding="utf-8")), _Loader)
+        return yaml.load(bounded(file.read_text(encoding="utf-8")), _StrictLoader)
     except FileNotFoundError:
         problems.append(f"{file.name} is missing")
     except OSError as error:

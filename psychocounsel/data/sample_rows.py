@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from psychocounsel.data.base import Row
+from psychocounsel.storage.yaml_limits import Loader
 
 _SAMPLE = Path(__file__).parent / "sample"
 _HARMFUL = _SAMPLE / "harmful.yaml"
@@ -32,8 +33,7 @@ def flip_files() -> list[Path]:
 @cache
 def read_sample_file(file: Path) -> Any:
     """Return the content of a shipped file, which nobody may change: a study's dry run reads the sample for each of its jobs."""
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    return yaml.load(file.read_text(encoding="utf-8"), loader)
+    return yaml.load(file.read_text(encoding="utf-8"), Loader)
 
 
 def sample_rows() -> Iterator[tuple[str, Row]]:

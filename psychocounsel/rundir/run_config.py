@@ -12,7 +12,7 @@ from omegaconf._utils import get_omega_conf_dumper, get_yaml_loader
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.storage.files import DamagedFile, read_mapping, write_atomically, write_json
-from psychocounsel.storage.yaml_limits import bounded
+from psychocounsel.storage.yaml_limits import Loader, bounded
 
 # Classes that configurations of earlier versions name by `_target_`, with their present names.
 _JUDGING, _SESSION = "psychocounsel.evaluation.judging", "psychocounsel.evaluation.session"
@@ -32,10 +32,9 @@ MOVED = {
 }
 FIRST_NAMES = {present: first for first, present in MOVED.items()}
 _TARGET = re.compile(r"(\b_target_: *)([\w.]+)")
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML has it
 
 
-class _PlainLoader(_Loader):  # type: ignore[misc, valid-type]
+class _PlainLoader(Loader):  # type: ignore[misc, valid-type]
     """Loads the same texts as numbers as OmegaConf does, and no text as a date."""
 
     yaml_implicit_resolvers = get_yaml_loader().yaml_implicit_resolvers
@@ -102,7 +101,7 @@ def read_section(run_dir: Path, key: str) -> Any:
     try:
         text = _text_of(run_dir, "replace")
         section = re.search(rf"^{key}:.*(?:\n(?:[ -].*)?$)*", text, re.MULTILINE)
-        return yaml.load(section[0], _Loader)[key] if section else None
+        return yaml.load(section[0], Loader)[key] if section else None
     except FileNotFoundError:
         return None
     except (yaml.YAMLError, TypeError, KeyError) as error:

@@ -1,4 +1,4 @@
-"""Limits of YAML files that a user or a colleague gives: aliases and nesting must not fill the memory or the stack."""
+"""The loader of YAML files, and limits of those that others give: aliases and nesting must not fill memory or stack."""
 
 import re
 
@@ -8,7 +8,7 @@ _ALIAS = re.compile(r"(?:^|[\s\[{,:-])\*[^\s,\]}]", re.MULTILINE)
 _LONG = 100_000  # characters; a shorter text is not nested so deep that the C library overflows its stack
 _MOST_VALUES = 100_000  # that the aliases of a file may stand for
 _DEEPEST = 200
-_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, if PyYAML has it
 
 
 class Unbounded(yaml.YAMLError):
@@ -28,7 +28,7 @@ def bounded(text: str) -> str:
     sizes = dict[str, int]()  # number of values of each anchor
     ahead: list[tuple[str | None, int]] = [(None, 0)]  # unfinished mappings and lists: anchor, values so far
     of_aliases = 0
-    for event in yaml.parse(text, _Loader):
+    for event in yaml.parse(text, Loader):
         if isinstance(event, yaml.CollectionStartEvent):
             ahead.append((event.anchor, 1))
             if len(ahead) > _DEEPEST:
