@@ -11,6 +11,7 @@ from psychocounsel.remote import hub
 from psychocounsel.remote.hub_sources import HubSource
 from psychocounsel.rundir.trained_runs import start_path
 from psychocounsel.storage.files import expanded, folder_of, read_json
+from psychocounsel.storage.weight_files import holds_config
 
 _NAMES = (
     "hidden_size",
@@ -127,7 +128,7 @@ def shape_of(config: DictConfig, key: str, path: str) -> Shape | None:
     local nor listed, or its config lacks the sizes of a Llama-style decoder.
     """
     folder = _folder(config, key, path)
-    if folder and any((folder / name).is_file() for name in ("config.json", "adapter_config.json")):
+    if folder and holds_config(folder):
         return _read(folder)
     known = published(path)
     return Shape.of(known) if known else None

@@ -15,7 +15,7 @@ SECRET_FORMS = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|sk-[\w-]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
     r"|xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16})|://[^/\s:@$]+:[^/\s@$]+@|\bBearer\s+[\w.-]{16,}"
 )
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")  # the name of an environment variable
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -25,7 +25,7 @@ def check_key_variable(variable: str | None, key: str) -> None:
     Raises:
         UserError: naming `key`.
     """
-    if variable is not None and (not _VARIABLE.fullmatch(variable) or SECRET_FORMS.search(variable)):
+    if variable is not None and (not VARIABLE.fullmatch(variable) or SECRET_FORMS.search(variable)):
         raise UserError(
             f"{key}: is not the name of an environment variable; put the server's key into a variable, as SERVER_KEY, and give "
             f"{key}=SERVER_KEY"

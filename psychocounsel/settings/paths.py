@@ -14,7 +14,7 @@ from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.sweep import telling_name
 from psychocounsel.rundir.trust import refuse_untrusted_model
 from psychocounsel.storage.files import SHIPPED_MODELS, absolute, expanded, folder_of
-from psychocounsel.storage.weight_files import is_reward_model, refuse_gguf
+from psychocounsel.storage.weight_files import holds_config, is_reward_model, refuse_gguf
 
 _LOOKS_LOCAL = re.compile(r"^[./~]|\.(jsonl?|parquet|jinja|csv|tsv|gz)$")
 
@@ -107,7 +107,7 @@ def check_local_path(
         refuse_gguf(value, key)
     if folder and path.is_file():
         raise UserError(f"{key}={value}: is a file; give the folder that contains config.json")
-    if folder and path.is_dir() and not any((path / name).is_file() for name in ("config.json", "adapter_config.json")):
+    if folder and path.is_dir() and not holds_config(path):
         raise UserError(f"{key}={value}: the folder contains no config.json, so it is not a model")
 
 

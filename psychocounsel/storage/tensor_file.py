@@ -10,8 +10,8 @@ import numpy as np
 
 from psychocounsel.storage.blob import Damaged
 from psychocounsel.storage.hashes import FileMark, write_marked
+from psychocounsel.storage.weight_files import LONGEST_HEADER
 
-_LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 WIDTHS = {"F32": 4, "BF16": 2}  # bytes of an element
 
 
@@ -59,7 +59,7 @@ def read_tensor_header(path: Path) -> dict[str, TensorEntry]:
     """
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
-        text = file.read(length) if length <= _LONGEST_HEADER else b""
+        text = file.read(length) if length <= LONGEST_HEADER else b""
     size, first = path.stat().st_size, 8 + length
     try:
         header = {name: about for name, about in json.loads(text).items() if name != "__metadata__"}

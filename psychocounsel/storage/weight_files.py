@@ -8,7 +8,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.storage.files import expanded, read_json, read_mapping
 
 _PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
-_LONGEST_HEADER = 100_000_000  # bytes; the library's own limit
+LONGEST_HEADER = 100_000_000  # bytes; the limit of the safetensors library
 
 
 def check_model_folder(folder: Path, key: str, weights: bool = True) -> None:
@@ -42,7 +42,7 @@ def refuse_gguf(path: str, key: str) -> None:
         UserError: says how to convert it.
     """
     place = expanded(path)
-    files = sorted(place.glob("*.gguf")) if place.is_dir() and not _has_config(place) else [place]
+    files = sorted(place.glob("*.gguf")) if place.is_dir() and not holds_config(place) else [place]
     if files and files[0].suffix.lower() == ".gguf" and files[0].is_file():
         raise UserError(
             f"{f'{key}=' if key else ''}{path}: {'is' if files[0] == place else 'holds only'} a GGUF file, which cannot be "
@@ -77,7 +77,8 @@ def _architecture(folder: Path) -> str:
     return str([*named, ""][0]) if isinstance(named, list) else ""
 
 
-def _has_config(folder: Path) -> bool:
+def holds_config(folder: Path) -> bool:
+    """Return True if the folder holds the configuration of a model or an adapter."""
     return any((folder / name).is_file() for name in ("config.json", "adapter_config.json"))
 
 
@@ -101,7 +102,7 @@ def check_safetensors(file: Path) -> None:
         size = file.stat().st_size
         with open(file, "rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
-            header = opened.read(length) if length <= min(size - 8, _LONGEST_HEADER) else b""
+            header = opened.read(length) if length <= min(size - 8, LONGEST_HEADER) else b""
     except FileNotFoundError as error:
         raise UserError(f"{file}: is missing, although the folder's index lists it") from error
     end = _end_of_data(header)

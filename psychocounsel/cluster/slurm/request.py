@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from psychocounsel.errors import UserError
-from psychocounsel.remote.server_access import SECRET_FORMS
+from psychocounsel.remote.server_access import SECRET_FORMS, VARIABLE
 from psychocounsel.settings.schema import option
 from psychocounsel.storage.files import with_noun
 
@@ -158,7 +158,6 @@ _NAME = re.compile(
     re.IGNORECASE,
 )
 _WHERE_IT_IS = re.compile(r"_(?:path|file|dir)$", re.IGNORECASE)
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _VALUE = r"""("[^"]*"|'[^']*'|[^\s;&|]+)"""
 _ASSIGNED = re.compile(rf"(?<![\w$])([A-Za-z_]\w*)=(?={_VALUE})")  # also inside a value: --env=HF_TOKEN=...
 _OPTION = re.compile(rf"(?<!\S)--?([A-Za-z][\w-]*)(?:=|\s+){_VALUE}")
@@ -172,7 +171,7 @@ def refuse_secret_names(names: Iterable[Any]) -> None:
         UserError: naming the first one, and the alternative.
     """
     for name in map(str, names):
-        if not _VARIABLE.fullmatch(name):
+        if not VARIABLE.fullmatch(name):
             raise UserError(f"cluster.environment: {name!r} is not the name of a variable")
         if _is_secret(name):
             raise UserError(_refusal(f"cluster.environment.{name}", name))
@@ -212,7 +211,7 @@ def _is_secret(name: str) -> bool:
 
 
 def _refusal(key: str, what: str) -> str:
-    variable = what if _VARIABLE.fullmatch(what) else "HF_TOKEN"
+    variable = what if VARIABLE.fullmatch(what) else "HF_TOKEN"
     return (
         f"{key}: a secret ({what}) would be in the batch script, which others can read: export it in the submitting shell, "
         f"whose environment jobs inherit, or read it from your own file by cluster.setup=['export {variable}=$(cat FILE)']"
