@@ -8,12 +8,11 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.errors import UserError
-from psychocounsel.metrics.intervals import tango, upper_bound
+from psychocounsel.metrics.intervals import LEVEL, TWO_SIDED_LEVEL, tango, upper_bound
 from psychocounsel.storage.files import with_noun
 
 # Sizes
 
-_LEVEL = 0.95
 _MOST = 200_000  # items: a plan that needs more is refused
 _LARGE = 30  # items: below, the large-sample variance of kappa says nothing
 
@@ -53,7 +52,7 @@ def kappa_items(kappa: float, prevalence: float, half_width: float, clustering: 
     if (table < 0).any():
         raise UserError(f"plan.kappa={kappa:g}: two raters with plan.prevalence={prevalence:g} cannot agree so little")
     variance = kappa_variance(table)
-    needed = (norm.ppf((1 + _LEVEL) / 2) / half_width) ** 2 * variance * clustering
+    needed = (norm.ppf((1 + TWO_SIDED_LEVEL) / 2) / half_width) ** 2 * variance * clustering
     return Plan(_whole(needed), None, None, True, "large-sample variance of kappa (Fleiss, Cohen and Everitt 1969)")
 
 
@@ -70,7 +69,7 @@ def kappa_variance(table: np.ndarray) -> float:
 
 def clean_cases(ceiling: float) -> int:
     """Return the number of cases that, all without failure, give an upper bound of at most `ceiling`."""
-    return math.ceil(math.log(1 - _LEVEL) / math.log1p(-ceiling))
+    return math.ceil(math.log(1 - LEVEL) / math.log1p(-ceiling))
 
 
 def failure_items(ceiling: float, true_rate: float, power: float) -> Plan:
@@ -101,8 +100,8 @@ def _most_failures(cases: np.ndarray, ceiling: float) -> np.ndarray:
     from scipy.stats import binom
 
     # The smallest count with a cumulative probability of 5 % or more.
-    allowed = binom.ppf(1 - _LEVEL, cases, ceiling).astype(int)
-    return np.where(binom.cdf(allowed, cases, ceiling) <= 1 - _LEVEL, allowed, allowed - 1)
+    allowed = binom.ppf(1 - LEVEL, cases, ceiling).astype(int)
+    return np.where(binom.cdf(allowed, cases, ceiling) <= 1 - LEVEL, allowed, allowed - 1)
 
 
 def noninferiority_items(
@@ -119,7 +118,7 @@ def noninferiority_items(
     """
     from scipy.stats import norm
 
-    normal = (norm.ppf(_LEVEL) + norm.ppf(power)) ** 2 * discordant / margin**2
+    normal = (norm.ppf(LEVEL) + norm.ppf(power)) ** 2 * discordant / margin**2
     approximation = _whole(normal * clustering)  # refuses a plan that is too large before its power takes hours
     if not exact:
         return Plan(approximation, None, power, True, "normal approximation of paired shares")
@@ -140,7 +139,7 @@ def score_power(items: int, margin: float, discordant: float) -> float:
     power = 0.0
     for count in kept:
         worse = np.arange(count + 1)
-        passes = tango(worse, count - worse, items, margin) < -norm.ppf(_LEVEL)
+        passes = tango(worse, count - worse, items, margin) < -norm.ppf(LEVEL)
         power += weight[count] * binom.pmf(worse, count, 0.5)[passes].sum()
     return float(power)
 

@@ -25,6 +25,7 @@ from psychocounsel.evaluation.reward.show import ranking_conclusion, reward_conc
 from psychocounsel.evaluation.safety.show import safety_conclusions
 from psychocounsel.evaluation.session.show import session_conclusions
 from psychocounsel.evaluation.winrate.show import winrate_conclusions
+from psychocounsel.metrics.intervals import TWO_SIDED_LEVEL
 from psychocounsel.metrics.win_rates import holm
 from psychocounsel.reporting.material import AUDIT, EVALUATION, TRAINING, Material, RunMaterial
 from psychocounsel.reporting.sections.comparisons import (
@@ -45,8 +46,6 @@ from psychocounsel.studies.tables.runs import is_share
 
 # Comparison with the other settings: Welch's t test over seeds, with Holm's correction
 
-LEVEL = 0.95
-
 
 @dataclass(frozen=True)
 class Comparison:
@@ -66,7 +65,7 @@ class Comparison:
 
     @property
     def is_beaten(self) -> bool:
-        return self.p is not None and self.p < 1 - LEVEL
+        return self.p is not None and self.p < 1 - TWO_SIDED_LEVEL
 
 
 def comparisons(family: Family) -> list[Comparison]:
@@ -84,7 +83,7 @@ def _welch(best: Sequence[float], other: Sequence[float], setting: RunSetting) -
     from scipy.stats import ttest_ind  # a second to import
 
     test = ttest_ind(best, other, equal_var=False)
-    interval = test.confidence_interval(LEVEL)
+    interval = test.confidence_interval(TWO_SIDED_LEVEL)
     if not all(map(math.isfinite, (test.pvalue, interval.low, interval.high))):
         return Comparison(setting, difference)
     return Comparison(setting, difference, float(interval.low), float(interval.high), float(test.pvalue))
