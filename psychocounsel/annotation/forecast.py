@@ -12,6 +12,7 @@ from psychocounsel.annotation.scores import step as scores
 from psychocounsel.annotation.speeches import step as speeches
 from psychocounsel.annotation.steps import STEP_MODELS, due_steps
 from psychocounsel.asking.answers import Answers
+from psychocounsel.asking.budget import IMAGINED_WORDS
 from psychocounsel.asking.language_model import FAILED, TEXT
 from psychocounsel.remote.hub import set_cache_directories
 from psychocounsel.remote.server_access import host_of
@@ -21,8 +22,6 @@ from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.plan import PlannedStep
 from psychocounsel.steps.running import draft_of
 from psychocounsel.steps.tables import rows_of, written
-
-_WORDS = 150  # assumed length of a reply that does not exist yet, to estimate the tokens of its ratings
 
 
 def forecast(config: DictConfig) -> list[str]:
@@ -57,7 +56,7 @@ def _steps(context: StepContext[AnnotationDir], due: dict[str, PlannedStep]) -> 
 def _write_stand_ins(context: StepContext[AnnotationDir]) -> None:
     """Write the bought replies, and a placeholder of a usual length for each other one: the estimate for `scores` needs both."""
     drawing = replies.drawing_of(context)
-    text = "word " * (context.config.replies.length_limit or _WORDS)
+    text = "word " * (context.config.replies.length_limit or IMAGINED_WORDS)
     with closing(Answers(context.files.answers)) as answers, written(context.files.replies, SCHEMA) as add:
         for draw in replies.draws(context, drawing):
             row = row_of(draw, replies.bought(draw, answers), drawing.prompt_version(draw.writer))

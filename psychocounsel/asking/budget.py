@@ -14,6 +14,7 @@ from psychocounsel.storage.files import with_noun
 
 _CHARACTERS = 4.0  # per token, in alphabetic scripts
 _MESSAGE_TOKENS = 4  # added to each message by a chat template
+IMAGINED_WORDS = 150  # assumed length of a reply or a client's turn that is not written yet, to estimate tokens
 
 
 class BudgetSpent(UserError):

@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 # Modules that ask language models or read data import numpy, so `--help` and runs without a judge do not import them.
 
 _TRIED = 64  # prompts whose questions are written to estimate the tokens
-_WORDS = 150  # assumed length of a reply, or of a client's turn
 _RULES = 600  # about the tokens of the prompt that tells a model how to play a client
 
 
@@ -92,6 +91,7 @@ def judge_forecast(config: DictConfig) -> list[str]:
     judge, clients = judge_reward(config), played_clients(config)
     if judge is None and clients is None:
         return []
+    from psychocounsel.asking.budget import IMAGINED_WORDS
     from psychocounsel.data.selection import prompted_rows
     from psychocounsel.engine.schedule import round_order, steps_of
 
@@ -113,7 +113,7 @@ def judge_forecast(config: DictConfig) -> list[str]:
     lines = []
     if clients is not None:
         calls = round((trained * samples + evaluated) * (turns - 1))
-        tokens = _RULES + turns // 2 * (_WORDS + config.rollout.max_tokens)
+        tokens = _RULES + turns // 2 * (IMAGINED_WORDS + config.rollout.max_tokens)
         what = "clients' turns, at most"
         lines += _calls(config, clients.model(), "client_answers", calls, tokens, what)
         lines.append(f"clients: texts go to {_hosts(clients.receivers('rollout.clients'), 'the model runs here')}")
@@ -137,12 +137,12 @@ def _asked(settings: JudgeReward, prompts: Sequence[Any], counts: Iterable[tuple
     `counts`: pairs of a number of prompts and the number of replies to each.
     """
     from psychocounsel.asking.answers import answer_key
-    from psychocounsel.asking.budget import estimated_tokens
+    from psychocounsel.asking.budget import IMAGINED_WORDS, estimated_tokens
 
     model, questions, tried = settings.model(), settings.questions(), prompts[:: math.ceil(len(prompts) / _TRIED)]
     calls = tokens = 0.0
     for count, samples in counts:
-        replies = [f"{number} " + "word " * _WORDS for number in range(samples)]
+        replies = [f"{number} " + "word " * IMAGINED_WORDS for number in range(samples)]
         asked = [question.ask for prompt in tried for question in questions.about(prompt, replies, samples) if count]
         asks = {answer_key(model, ask, 0): ask for ask in asked}.values()  # questions that replies share are asked once
         calls += count * len(asks) / len(tried)

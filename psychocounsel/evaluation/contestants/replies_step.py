@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.answer_text import is_refusal
 from psychocounsel.asking.answers import Answers, Outcome, odd_outcomes
-from psychocounsel.asking.budget import Estimate
+from psychocounsel.asking.budget import IMAGINED_WORDS, Estimate
 from psychocounsel.asking.language_model import (
     CUT,
     EMPTY,
@@ -39,8 +39,6 @@ from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, rows_of, written
 from psychocounsel.storage.text_hashes import seed_of, text_id
-
-IMAGINED_WORDS = 150  # assumed length of a reply that is not written yet, to estimate the tokens of judges
 
 SCHEMA = pa.schema(
     [

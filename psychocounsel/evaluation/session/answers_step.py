@@ -8,8 +8,8 @@ from typing import Any
 
 import pyarrow as pa
 
+from psychocounsel.asking.budget import IMAGINED_WORDS
 from psychocounsel.data.messages import Message
-from psychocounsel.evaluation.contestants.replies_step import IMAGINED_WORDS
 from psychocounsel.evaluation.safety.answers_step import answers_to_ask, judge_replies, seeded_rows
 from psychocounsel.evaluation.safety.cases import answer_schema
 from psychocounsel.evaluation.session.conversations_step import planned_sessions
