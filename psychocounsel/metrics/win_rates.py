@@ -124,6 +124,10 @@ def prompt_means(verdicts: Verdicts) -> PromptMeans:
 # Win rates of one setting against another: overall, over training seeds, and on slices of the prompts.
 
 SMALL = 30  # clients; fewer hardly stand for others
+# Notes of tables and conclusions.
+FEW_CLIENTS = f"fewer than {SMALL} clients: too few to stand for others"
+BY_CLIENT = "intervals are computed over clients"
+
 # The five possible scores of two orders together (`Verdicts.scores`).
 _SHARES = {"won": 1.0, "partly_won": 0.75, "tied": 0.5, "partly_lost": 0.25, "lost": 0.0}
 

@@ -6,6 +6,7 @@ from psychocounsel.blocks.cells import Figures, Titled, count, name_in, named, r
 from psychocounsel.blocks.kinds import ReportTable
 from psychocounsel.blocks.tables import Cell
 from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.metrics.win_rates import BY_CLIENT
 
 Runs = Sequence[Titled[Figures]]
 
@@ -24,7 +25,7 @@ def _sensitivity(runs: Runs) -> list[ReportTable]:
     notes = [
         "each reply is made worse on one principle; noticed: the original has the larger reward (a tie counts half)",
         "50 % is chance",
-        "intervals are computed over clients",
+        BY_CLIENT,
         *(name_in(run.title, text, len(runs) > 1) for run in runs for text in _origins(run.figures)),
     ]
     title = "Worsened replies that the reward model notices"
@@ -50,5 +51,5 @@ def _invariance(runs: Runs) -> list[ReportTable]:
                 rows.append([run.title, name.replace("_", " "), count(moved["count"]), *cells])
     headings = ["evaluation", "change of looks", "changes", "size of the movement", "mean movement", "verdicts flipped"]
     units = "movements are in units of the median gap between both replies' rewards: 0 is best"
-    notes = [units, "intervals are computed over clients"]
+    notes = [units, BY_CLIENT]
     return report_table("reward-invariance", "Movement of the reward by looks alone", headings, rows, *notes)

@@ -32,13 +32,11 @@ from psychocounsel.evaluation.health.figures import (
 )
 from psychocounsel.evaluation.health.reply import FIGURES
 from psychocounsel.metrics.intervals import constant_interval
-from psychocounsel.metrics.win_rates import SMALL
+from psychocounsel.metrics.win_rates import BY_CLIENT, FEW_CLIENTS, SMALL
 
 _SHARES = [name for name, figure in FIGURES.items() if figure.share]
 _MEASURES = [name for name, figure in FIGURES.items() if not figure.share]
 _HEADINGS = ["evaluation", "contestant", "length limit"]
-_BY_CLIENT = "intervals are computed over clients"
-_FEW = f"fewer than {SMALL} clients: too few to stand for others"
 _VERDICTS = (
     "kept: the whole interval is within the limit; exceeded: all of it is above; undecided: too few speeches to tell"
 )
@@ -104,7 +102,7 @@ def _conclusion(model: str, variant: HealthVariant) -> Conclusion:
     limits = [check["limit"] for check in undecided]
     missing = [f"Health of {model}: more speeches. {_enough(min(limits))}"] if limits else []
     tones = {"beyond": "bad", UNDECIDED: "undecided", "within": "good"}
-    few = [_FEW] if _is_small(health) else []
+    few = [FEW_CLIENTS] if _is_small(health) else []
     return Conclusion(word, text, tones[word], few, missing)
 
 
@@ -138,7 +136,7 @@ def _contestants(runs: Sequence[Titled[HealthFigures]]) -> Iterator[_Contestant]
 def _few_clients(contestants: Sequence[_Contestant]) -> Iterator[Paragraph]:
     labels = [contestant.label for contestant in contestants if _is_small(contestant.health)]
     if labels:
-        yield Paragraph(f"{', '.join(labels)}: {_FEW}", "warning")
+        yield Paragraph(f"{', '.join(labels)}: {FEW_CLIENTS}", "warning")
 
 
 def _is_small(health: ContestantHealth) -> bool:
@@ -173,7 +171,7 @@ def _figure_table(
             row = [FIGURES[figure].title, count(mean["prompts"]), count(mean["replies"]), value, *limit]
             rows.append([*contestant.head, *row])
     headings = [*_HEADINGS, "figure", "speeches", "replies", "value", "limit", "verdict"]
-    undefined = f"{_BY_CLIENT}; a reply for which a figure is undefined is omitted from that figure"
+    undefined = f"{BY_CLIENT}; a reply for which a figure is undefined is omitted from that figure"
     return report_table(name, title, headings, rows, undefined, *notes)
 
 
@@ -194,7 +192,7 @@ def _differences(
                     rows.append([*head, *row])
     headings = ["evaluation", "model", "minus", "length limit", "figure", "speeches", "model's", "base's", "difference"]
     notes = [
-        f"minus: the contestant subtracted; paired by speech; {_BY_CLIENT}, not corrected for the number of figures",
+        f"minus: the contestant subtracted; paired by speech; {BY_CLIENT}, not corrected for the number of figures",
         "unclear: the interval of the difference includes 0",
         "intervals of both means are in the tables above",
     ]

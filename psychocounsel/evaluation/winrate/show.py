@@ -34,12 +34,11 @@ from psychocounsel.evaluation.winrate.figures import (
     WinrateVariant,
     over_seeds,
 )
-from psychocounsel.metrics.win_rates import SMALL
+from psychocounsel.metrics.win_rates import BY_CLIENT, FEW_CLIENTS, SMALL
 from psychocounsel.storage.files import with_noun
 
 Runs = Sequence[Titled[WinrateFigures]]
 _HEADINGS = ["evaluation", "model", "against", "length limit"]
-_BY_CLIENT = "intervals are computed over clients"
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def _conclusion(contest: _Contest, figures: WinrateFigures, cautions: Sequence[s
     text = f"{contest.model} {told} {contest.opponent}{where}: {reserve}it wins in {percent_text(rate, 'value')}"
     names = [*figures["verdicts"]]
     text += f" of {prompts} speeches. {'Judge' if len(names) == 1 else 'Judges'}: {', '.join(names)}."
-    few = [f"fewer than {SMALL} clients: too few to stand for others"] if overall["small"] else []
+    few = [FEW_CLIENTS] if overall["small"] else []
     missing = [f"{contest.model} against {contest.opponent}: more speeches, or more samples"] if side is None else []
     missing += (
         [] if contest.figures["experts"]["together"] else ["Experts who compare these replies (psychocounsel review)"]
@@ -208,7 +207,7 @@ def _headline(contests: Sequence[_Contest]) -> list[ReportTable]:
         "a reply that is empty, cut, a loop, an echo, a recital or in another language is lost, and two such replies tie; "
         "by the judges alone: without this rule",
         "each speech has weight 1, a tie is half a win, and every pair is judged in both orders",
-        f"{_BY_CLIENT}; p is two-sided; Holm p is adjusted over the opponents of one evaluation",
+        f"{BY_CLIENT}; p is two-sided; Holm p is adjusted over the opponents of one evaluation",
         "at equal length: a regression on the difference in length, as in AlpacaEval 2",
     ]
     if any(contest.figures["overall"]["small"] for contest in contests):
@@ -273,7 +272,7 @@ def _by_principle(contests: Sequence[_Contest]) -> list[ReportTable]:
         for name in PRINCIPLES
         if name in contest.figures["principles"]
     ]
-    notes = ["only judges that rate principles are counted; reward models and experts do not", _BY_CLIENT, _FEW]
+    notes = ["only judges that rate principles are counted; reward models and experts do not", BY_CLIENT, _FEW]
     return report_table("win-rate-by-principle", "Win rates on each principle", headings, rows, *notes)
 
 
@@ -286,7 +285,7 @@ def _by_slice(contests: Sequence[_Contest]) -> list[ReportTable]:
         for slicing, kind in _SLICINGS.items()
         for name, result in contest.figures[slicing].items()
     ]
-    notes = [f"{_BY_CLIENT}, without correction for the number of slices", _FEW]
+    notes = [f"{BY_CLIENT}, without correction for the number of slices", _FEW]
     if any(contest.figures["experts"]["together"] for contest in contests):
         notes += ["agreement with experts is computed for each judge, and for all judges in the table of win rates"]
     return report_table("win-rate-slices", "Win rates by judge, risk and topic", headings, rows, *notes)
@@ -389,7 +388,7 @@ def _anchors(runs: Runs) -> list[ReportTable]:
     headings = ["evaluation", "length limit", "model", "against", "win rate", "by the judges alone", "speeches"]
     notes = [
         "above 50 % against the best reply, a small model is no better than its author: the judges are at fault",
-        _BY_CLIENT,
+        BY_CLIENT,
     ]
     return report_table("win-rate-anchors", "Win rates against replies of the data", headings, rows, *notes)
 
@@ -441,7 +440,7 @@ def _agreements(runs: Runs) -> list[ReportTable]:
             [*head, pair["judge"], f"expert {pair['expert']}", *_agreement(pair["agreement"])]
             for pair in variant["experts"]
         ]
-    notes = ["labels: better, tie or worse; kappa (Cohen) and AC1 (Gwet) are corrected for chance", _BY_CLIENT]
+    notes = ["labels: better, tie or worse; kappa (Cohen) and AC1 (Gwet) are corrected for chance", BY_CLIENT]
     title = "Agreement of judges with each other and with experts"
     return report_table("judge-agreement", title, headings, rows, *notes)
 
@@ -459,7 +458,7 @@ def _rankings(runs: Runs) -> list[ReportTable]:
         for name, strength in variant["ranking"]["strengths"].items()
     ]
     headings = ["evaluation", "length limit", "model", "Elo", "log-odds"]
-    note = f"Bradley-Terry strengths: 400 Elo points are odds of 10 to 1, the mean is 1000; {_BY_CLIENT}"
+    note = f"Bradley-Terry strengths: 400 Elo points are odds of 10 to 1, the mean is 1000; {BY_CLIENT}"
     return report_table("bradley-terry", "One scale for all models", headings, rows, note)
 
 
