@@ -123,8 +123,8 @@ def pytest_collection() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run test_vllm.py first. It takes minutes, and if it came last, the other workers would wait for it."""
-    items.sort(key=lambda item: item.path.name != "test_vllm.py")
+    """Run these files first: each takes minutes, and if one came last, the other workers would wait for it."""
+    items.sort(key=lambda item: item.path.name not in ("test_vllm.py", "test_shipped_studies.py"))
 
 
 @pytest.fixture(scope="session")

@@ -7,8 +7,10 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import torch
+import yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from psychocounsel.counsel.rubric import rubric_folder
 from psychocounsel.counsel.system_prompt import SHORT
 from tests.support.chats import converse, rows
 from tests.support.harness import cli
@@ -70,8 +72,17 @@ def test_a_dataset_is_made_of_its_replies(tmp_path: Path) -> None:
     assert "2 replies: 2 cut" in said and "dropped replies that were cut, refused or failed: 1" in said
 
 
+def shortened(content: Any) -> Any:
+    """Return a part of a rubric with the first four words of each text, but whole cases and examples, whose words are checked."""
+    if isinstance(content, dict):
+        return {key: value if key in ("cases", "examples") else shortened(value) for key, value in content.items()}
+    if isinstance(content, list):
+        return [shortened(value) for value in content]
+    return " ".join(content.split()[:4]) if isinstance(content, str) else content
+
+
 def test_an_annotator_that_answers_garbage_rates_nothing(tmp_path: Path) -> None:
-    """SmolLM2 reads 8,192 tokens, fewer than the rubric has. With a larger `max_length` it answers, but without a rating."""
+    """SmolLM2 reads 8,192 tokens, fewer than the rubric has. It answers a shorter rubric, but without a rating."""
     writer = [
         "writers=transformers",
         "writers.model=builtin:tiny",
@@ -88,7 +99,10 @@ def test_an_annotator_that_answers_garbage_rates_nothing(tmp_path: Path) -> None
     given = [*writer, *annotator, "speeches.limit=1", "replies.per_speech=1", "scores.retries=0"]
     done = cli("annotate", *given, "out=short", cwd=tmp_path, check_code=2)
     assert "reads 8,192 tokens, too few for 1 prompt of 1" in done.stderr and "Traceback" not in done.stderr
-    done = cli("annotate", *given, "annotator.max_length=20000", "out=long", cwd=tmp_path)
+    (tmp_path / "rubric").mkdir()
+    for file in rubric_folder("builtin:en").glob("*.yaml"):
+        (tmp_path / "rubric" / file.name).write_text(yaml.safe_dump(shortened(yaml.safe_load(file.read_text()))))
+    done = cli("annotate", *given, "scores.rubric=rubric", "out=long", cwd=tmp_path)
     said = done.stdout + done.stderr
     assert "no training pairs" in said and "dropped replies without a rating: 1" in said and "Traceback" not in said
     votes = pq.read_table(tmp_path / "long" / "votes.parquet").to_pylist()

@@ -100,8 +100,8 @@ def test_a_kernel_that_errs_more_than_rounding_misses_the_goal() -> None:
 
 @pytest.mark.slow
 def test_zero_stages_equal_the_plain_run_and_a_broken_run_is_named(tmp_path: Path) -> None:
-    met, figure, differences = compare(tmp_path, ("1", "3"), "cpu", processes=2)
-    assert met and set(differences) == {"1", "3"}, figure
+    met, figure, differences = compare(tmp_path, ("3",), "cpu", processes=2)
+    assert met and set(differences) == {"3"}, figure
     assert difference([1.0, 2.2], [1.0, 2.0]) == pytest.approx(0.1)
     with pytest.raises(RuntimeError, match="2_offload: .*this machine has no GPU"):
         compare(tmp_path / "offload", ("2_offload",), "cpu")

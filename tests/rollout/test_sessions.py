@@ -372,11 +372,11 @@ def rewards_of(run: Path) -> list[list[float]]:
     return [[reply.reward for group in read_groups(file) for reply in group.completions] for file in shards]  # type: ignore[misc]
 
 
-# Sessions reach these as they reach GRPO.
-_ALIKE = [pytest.param(algo, marks=pytest.mark.proof) for algo in ("rloo", "online_dpo", "online_simpo")]
+# Sessions reach these as they reach PPO.
+_ALIKE = [pytest.param(algo, marks=pytest.mark.proof) for algo in ("grpo", "rloo", "online_dpo", "online_simpo")]
 
 
-@pytest.mark.parametrize("algo", [*(pytest.param(algo, marks=pytest.mark.slow) for algo in ("grpo", "ppo")), *_ALIKE])
+@pytest.mark.parametrize("algo", [pytest.param("ppo", marks=pytest.mark.slow), *_ALIKE])
 def test_each_online_algorithm_learns_from_sessions_with_two_processes_as_with_one(algo: str, tmp_path: Path) -> None:
     more = ["algo.critic=policy"] if algo == "ppo" else []
     for processes in (1, 2):
