@@ -42,7 +42,7 @@ def resolve_chat(composed: DictConfig, preset: Any) -> None:
         UserError: for an entry of another form.
     """
     with open_dict(composed):
-        if not (composed.model.get("path") or composed.model.get("use")):
+        if composed.model.get("path") is None and not composed.model.get("use"):
             composed.model.path = _SHIPPED
         resolve_contestants(composed, preset, files=False)
         shipped = all(str(member.get("model")).startswith("builtin:") for member in composed.contestants.members)

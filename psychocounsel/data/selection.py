@@ -36,7 +36,11 @@ def load_split(data: DictConfig, report: Report) -> tuple[list[Example], list[Ex
     if data.eval_path or data.eval_split:
         source, revision = (data.eval_path, data.eval_revision) if data.eval_path else (data.path, data.revision)
         held_out = _load_one(data, source, data.eval_split or "train", revision, report)
-        train = drop_leaks(train, held_out, report)
+        given, train = train, drop_leaks(train, held_out, report)
+        if given and not train:
+            where = f"data.eval_path={data.eval_path}" if data.eval_path else f"data.eval_split={data.eval_split}"
+            advice = "give other held-out rows, or leave it out, and data.dev_fraction holds some out"
+            raise UserError(f"{where}: contains every training prompt, so no training row is left; {advice}")
         _warn_of_shared_replies(train, held_out, report)
     else:
         train, held_out = split_by_prompt(train, data.dev_fraction, data.split_seed, report)

@@ -13,6 +13,7 @@ from psychocounsel.rundir.paths import RunDir, outputs_of, run_of_model
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.sweep import telling_name
 from psychocounsel.rundir.trust import refuse_untrusted_model
+from psychocounsel.settings.schema import refuse_empty
 from psychocounsel.storage.files import SHIPPED_MODELS, absolute, expanded, folder_of
 from psychocounsel.storage.weight_files import holds_config, is_reward_model, refuse_gguf
 
@@ -49,8 +50,10 @@ def model_at(path: str, key: str, revision: str | None) -> str:
     """Return the path of a model, which is RUN/model for the directory of a run.
 
     Raises:
-        UserError: naming `key`, if there is no such model, or if another user could have written the model of a run.
+        UserError: naming `key`, if it is empty, if there is no such model, or if another user could have written the model of a
+            run.
     """
+    refuse_empty(path, key)
     model = path
     if is_run(expanded(path)):
         folder = RunDir(expanded(path)).model

@@ -93,12 +93,22 @@ def check_limits(section: Any, values: Any, prefix: str = "", skip: Collection[s
             raise UserError(f"{key} is not set: add {key}=VALUE")
         if _takes_single_values(kind) and (nested := _first_nested(value, key)) is not None:
             raise UserError(f"{nested}: must be a single value, not a list or dictionary")
-        if value == "" and item.name not in _MAY_BE_EMPTY:
-            raise UserError(f"{key} is empty: give {key}=VALUE, or leave it out")
+        if item.name not in _MAY_BE_EMPTY:
+            refuse_empty(value, key)
         if problem := _problem(value, item.metadata):
             raise UserError(f"{key}={value}: must be {problem}")
         if (place := _out_of_range(value, key)) is not None:
             raise UserError(place)
+
+
+def refuse_empty(value: Any, key: str) -> None:
+    """Refuse an empty text, as a shell writes it for a variable without a value.
+
+    Raises:
+        UserError: naming `key`.
+    """
+    if value == "":
+        raise UserError(f"{key} is empty: give {key}=VALUE, or leave it out")
 
 
 @cache

@@ -58,7 +58,7 @@ def run_steps(
             steps = f" with steps=[{','.join(_to_repeat(course, context.config, planned.step))}]" if by_name else ""
             context.say(
                 f"{planned.step}: {with_noun(failed, 'call')} failed; repeat the command{steps} to make them again "
-                "(in vain where a text is too long for the model)"
+                "(in vain where a text is too long for the model, or a file has no reply)"
             )
     return figures_of(course, context)
 

@@ -18,7 +18,7 @@ from psychocounsel.rundir.sweep import key_of
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.overrides import parsed, quoted
 from psychocounsel.settings.own_code import require_agreement
-from psychocounsel.settings.schema import suggestion
+from psychocounsel.settings.schema import refuse_empty, suggestion
 from psychocounsel.storage.files import absolute, expanded, read_mapping
 
 MODULE = "psychocounsel.annotate"
@@ -146,6 +146,7 @@ def _with_files(text: str, choices: Sequence[str]) -> list[str]:
         raise UserError(f"{text}: name the directory of annotate by out={raw or 'DIR'}")
     if key != "speeches":
         return [_absolute(text)]
+    refuse_empty(raw, key)
     value = parsed(text).value()
     names = [_plain(item) for item in value] if isinstance(value, list) else [_plain(value)]
     if not isinstance(value, list) and not _names_a_file(names[0], choices):

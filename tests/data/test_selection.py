@@ -255,6 +255,12 @@ def test_a_selection_that_leaves_nothing_says_so(tmp_path: Path) -> None:
         load_split(config(path=file(tmp_path, "a", rows(1)), dev_fraction=0.9), print)
 
 
+def test_held_out_data_that_contain_every_training_prompt_are_named(tmp_path: Path) -> None:
+    path = file(tmp_path, "a", rows(3))
+    with pytest.raises(UserError, match=r"data\.eval_path=.*: contains every training prompt"):
+        load_split(config(path=path, eval_path=path), print)
+
+
 # -- held-out data of its own
 
 

@@ -29,6 +29,7 @@ from psychocounsel.asking.language_model import (
 from psychocounsel.asking.parties import may_see
 from psychocounsel.asking.system_prompts import replies_prompt
 from psychocounsel.data.tokenise import with_system_prompt
+from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants.settings import Contestant
 from psychocounsel.evaluation.contestants.speeches import SCHEMA as SPEECHES
 from psychocounsel.evaluation.contestants.speeches import evaluation_speeches
@@ -79,7 +80,7 @@ def run(context: StepContext[EvaluationDir], speeches: Speeches = evaluation_spe
 
     Raises:
         BudgetSpent: if the budget is spent before all replies are bought; the journal keeps the bought ones.
-        UserError: if a key, an address or a prompt is wrong, or no server is left.
+        UserError: if a key, an address or a prompt is wrong, no server is left, or a contestant has no reply at all.
     """
     write_speeches(context, speeches)
     models = build(context.config, "contestants").models()
@@ -96,10 +97,25 @@ def run(context: StepContext[EvaluationDir], speeches: Speeches = evaluation_spe
             what="replies",
         )
         figures = _write(context, answers)
+    _require_replies(context, figures["outcomes"])
     limits = {model.name: model.max_tokens for model in models}
     for line in (*_said(figures), *cut_warnings(figures["outcomes"], figures["cut"], limits)):
         context.say(line)
     return {**figures, "spent": budget.spent, "bought": budget.made}
+
+
+def _require_replies(context: StepContext[EvaluationDir], outcomes: Mapping[str, Mapping[str, int]]) -> None:
+    """Refuse an evaluation whose model, or all of whose other contestants, gave no reply: it could measure nothing."""
+    if context.shard[1] > 1:  # a file may have replies to the speeches of other shards
+        return
+    settings, names = [*context.config.contestants.settings], [*outcomes]
+    models = settings.count(settings[0])
+    for side in (names[:models], names[models:]):
+        if side and all(set(outcomes[name]) == {FAILED} for name in side):
+            raise UserError(
+                f"{', '.join(side)}: gave no reply to any speech; a file of replies needs the prompts of this evaluation's "
+                "speeches (in speeches.parquet of its directory), a model a context that they fit"
+            )
 
 
 def write_speeches(context: StepContext[EvaluationDir], speeches: Speeches = evaluation_speeches) -> None:

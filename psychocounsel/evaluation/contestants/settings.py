@@ -135,9 +135,10 @@ class ReplyFile(LanguageModel):
         return _Reading(self, key)
 
     def check(self, key: str) -> None:
-        """Raise UserError if the file does not exist."""
+        """Raise UserError if the file does not exist, or a row lacks its prompt or reply."""
         if not self.model or not Path(self.model).is_file():
             raise UserError(f"{key}: {self.model}: no such file of replies")
+        replies_of(Path(self.model), key)
 
     def identity(self) -> dict[str, Any]:
         """Return the identity for the journal; it includes the file's hash, because a changed file gives other replies."""

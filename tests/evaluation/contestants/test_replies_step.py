@@ -5,7 +5,9 @@ import shutil
 from pathlib import Path
 
 import pyarrow.parquet as pq
+import pytest
 
+from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants import replies_step
 from psychocounsel.evaluation.contestants.speeches import clients_of
 from psychocounsel.rundir.run_config import write_config, write_job
@@ -46,6 +48,13 @@ def test_servers_get_the_same_requests_and_files_are_looked_up(tmp_path: Path) -
     assert {row["outcome"] for row in people if row["sample"] == 1} == {"failed"}, (
         "the file has only one reply per prompt"
     )
+
+
+def test_a_file_without_a_reply_to_any_speech_ends_the_evaluation(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "others.jsonl", [{"prompt": "Another speech.", "reply": "Yes."}])
+    config = contest("evaluation=health", *data(tmp_path), "model.path=builtin:tiny", f"against={file}")
+    with pytest.raises(UserError, match="others: gave no reply to any speech; a file of replies needs"):
+        replies_step.run(context(config, tmp_path / "out"))
 
 
 def test_the_turns_of_a_session_are_of_one_client() -> None:

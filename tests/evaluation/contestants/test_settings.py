@@ -99,11 +99,18 @@ def test_a_run_without_a_model_yet_is_refused(tmp_path: Path) -> None:
         contest("evaluation=health", f"model.path={tmp_path}")
 
 
+@pytest.mark.parametrize("given", [["model.path="], ["model.path=builtin:tiny", "against="]])
+def test_an_empty_path_is_not_the_current_folder(given: list[str]) -> None:
+    with pytest.raises(UserError, match=r"is empty: give .*=VALUE, or leave it out"):
+        contest("evaluation=health", *given)
+
+
 @pytest.mark.parametrize("prompt", [3, ["a text"], [{"role": "user"}]])
 def test_a_prompt_of_another_form_in_a_file_of_replies_is_one_line(tmp_path: Path, prompt: object) -> None:
     file = write_jsonl(tmp_path / "odd.jsonl", [{"prompt": prompt, "reply": "Yes."}])
-    with pytest.raises(UserError, match=r"against: odd.jsonl line 1: prompt"):
-        ReplyFile(name="odd", model=str(file)).open("against")
+    for act in (ReplyFile(name="odd", model=str(file)).check, ReplyFile(name="odd", model=str(file)).open):
+        with pytest.raises(UserError, match=r"against: odd.jsonl line 1: prompt"):
+            act("against")
 
 
 # `against=auto`: the base of a run is the model that its training started from, and no other base is assumed.
