@@ -62,6 +62,10 @@ class Contestants(SeveralModels):
         settle_dtypes(models)
         return models
 
+    def check(self, key: str) -> None:
+        with in_the_users_words(self.settings):
+            super().check(key)
+
     def opening(self) -> Iterator[str]:
         """Yield the lines that an evaluation prints first: the base, and number formats settled by runs."""
         models, names = self.models(), list(dict.fromkeys(self.settings))
