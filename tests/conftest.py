@@ -123,7 +123,7 @@ def pytest_collection() -> Iterator[None]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Run these files first: each takes minutes, and if one came last, the other workers would wait for it."""
+    """Run two long files first. If one of them came last, the other workers would wait minutes for it."""
     items.sort(key=lambda item: item.path.name not in ("test_vllm.py", "test_shipped_studies.py"))
 
 

@@ -20,7 +20,7 @@ def seed_of(*parts: object) -> int:
 
 
 def number_of(*parts: object) -> int:
-    """Return a number from 0 to 2**64 - 1 that depends on all parts, and is the same on every machine."""
+    """Return a 64-bit number computed from all parts; it is the same on every machine."""
     return int.from_bytes(_hash(map(str, parts))[:8])
 
 

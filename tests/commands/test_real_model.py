@@ -73,7 +73,7 @@ def test_a_dataset_is_made_of_its_replies(tmp_path: Path) -> None:
 
 
 def shortened(content: Any) -> Any:
-    """Return a part of a rubric with the first four words of each text, but whole cases and examples, whose words are checked."""
+    """Return a rubric whose texts have four words each. Cases and examples stay whole, because the loader checks their words."""
     if isinstance(content, dict):
         return {key: value if key in ("cases", "examples") else shortened(value) for key, value in content.items()}
     if isinstance(content, list):

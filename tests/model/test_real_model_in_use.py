@@ -107,9 +107,8 @@ def test_ppo_by_vllm_samples_from_the_weights_that_it_trains(tmp_path: Path) -> 
             assert by_engine[name] == pytest.approx(by_server[name], rel=1e-4), name
 
 
-@pytest.mark.parametrize(
-    "algo", [pytest.param("online_dpo", marks=pytest.mark.proof), "ppo"]
-)  # test_vllm.py kills online DPO
+# Of online DPO, tests/rollout/test_vllm.py kills and resumes a run.
+@pytest.mark.parametrize("algo", [pytest.param("online_dpo", marks=pytest.mark.proof), "ppo"])
 def test_a_killed_online_run_resumes_as_if_unbroken(algo: str, tmp_path: Path) -> None:
     """The reward model `tiny` has its own tokenizer, so it reads the replies as texts."""
     given = [f"algo={algo}", "reward=tiny", "max_steps=2", "rollout.max_tokens=12", "checkpoint.every=1"]

@@ -113,8 +113,8 @@ def _require_replies(context: StepContext[EvaluationDir], outcomes: Mapping[str,
     for side in (names[:models], names[models:]):
         if side and all(set(outcomes[name]) == {FAILED} for name in side):
             raise UserError(
-                f"{', '.join(side)}: gave no reply to any speech; a file of replies needs the prompts of this evaluation's "
-                "speeches (in speeches.parquet of its directory), a model a context that they fit"
+                f"{', '.join(side)}: gave no reply to any speech; repeat the command if a server failed. A file of replies needs "
+                "the prompts of this evaluation's speeches (speeches.parquet in its directory), a model a context that they fit"
             )
 
 
