@@ -2,10 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +15,6 @@ import pytest
 from psychocounsel.data.group import Group, read_groups
 from psychocounsel.remote.server_access import free_port
 from tests.support.harness import ROOT, TINY, cli, metrics_of, small_lm
-from tests.support.listening import addresses_of
 from tests.support.real_model import smollm2
 from tests.support.started import started
 
@@ -114,24 +111,6 @@ def test_rounds_are_written_by_the_weights_of_their_beginning(alone: Path) -> No
     assert versions == [{0}, {0}, {1}, {1}]
 
 
-class Disturb(threading.Thread):
-    """Kills a run's server once there is a shard, and freezes it once the first round is written."""
-
-    def __init__(self, run: Path) -> None:
-        super().__init__(daemon=True)
-        self.run_dir, self.done, self.listens = run, list[int](), set[str]()
-
-    def run(self) -> None:
-        for shards, number in ((1, signal.SIGKILL), (2, signal.SIGSTOP)):
-            while len(list(self.run_dir.glob("rounds/*/shard-*.parquet"))) < shards:
-                time.sleep(0.02)
-            server = servers(self.run_dir)[0]
-            command = Path(f"/proc/{server}/cmdline").read_text().split("\0")
-            self.listens |= addresses_of(int(command[command.index(str(self.run_dir)) + 1]))
-            os.killpg(int(server), number)
-            self.done.append(number)
-
-
 def servers(run: Path) -> list[str]:
     return subprocess.run(["pgrep", "-f", f"rollout.server {run} "], capture_output=True, text=True).stdout.split()
 
@@ -139,16 +118,18 @@ def servers(run: Path) -> list[str]:
 def test_what_a_server_that_dies_or_hangs_was_to_write_is_written_all_the_same(
     online_dpo: tuple[str, ...], alone: Path, tmp_path: Path
 ) -> None:
-    """A server that is first killed and later frozen still yields the same replies as an engine in the process."""
+    """A server that dies in the first round and hangs in the second still yields the replies of an engine in the process."""
     run = tmp_path / "run"
-    disturb = Disturb(run)
-    disturb.start()
-    one_by_one = "rollout.max_sequences=2"  # one shard at a time, so that shards remain when the server is lost
-    command = (*online_dpo, "rollout=vllm_server", one_by_one, "rollout.timeout_seconds=15", f"run_dir={run}")
-    said = cli(*command, minutes=9)
-    assert disturb.done == [signal.SIGKILL, signal.SIGSTOP]
-    assert disturb.listens == {"127.0.0.1"}, "other machines must not reach it"
-    assert "restarting it" in said.stdout
+    one_by_one = "rollout.max_sequences=2"  # one prompt at a time, so that prompts remain when the server is lost
+    server = ("rollout=vllm_server", one_by_one, "rollout.timeout_seconds=15")
+    signal_server = "{_target_: tests.support.killer.SignalServer, event: %s, step: %d, signal: %s}"
+    dies = f"+callbacks.dies={signal_server % ('shard_done', 0, 'SIGKILL')}"
+    hangs = f"+callbacks.hangs={signal_server % ('sync_done', 1, 'SIGSTOP')}"
+    said = cli(*online_dpo, *server, f"run_dir={run}", dies, hangs, minutes=9, PYTHONPATH=str(ROOT))
+    assert [(run / name).read_text() for name in ("SIGKILL", "SIGSTOP")] == ["127.0.0.1"] * 2, (
+        "others must not reach it"
+    )
+    assert said.stdout.count("restarting it") >= 2
     assert tokens(replies_of(run)) == tokens(replies_of(alone))
     time.sleep(2)
     assert not servers(run), "servers end with the run"

@@ -11,6 +11,7 @@ from typing import Any
 from psychocounsel.engine.callbacks import Callback
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.run import Run
+from tests.support.listening import addresses_of
 
 
 @dataclass
@@ -28,6 +29,32 @@ class Kill(Callback):
 
     def eval_end(self, metrics: dict[str, float], step: int, run: Run) -> None:
         self.on("eval_end", step, run)
+
+
+def first_server(run: Run) -> int:
+    """Return the process id of the first rollout server of the run."""
+    processes = subprocess.run(["pgrep", "-f", f"rollout.server {run.dir} "], capture_output=True, text=True)
+    return int(processes.stdout.split()[0])
+
+
+@dataclass
+class SignalServer(Callback):
+    """Sends `signal` to the first rollout server at the first `event` of a step.
+
+    The addresses at which it listened are the content of a file with the signal's name.
+    """
+
+    event: str
+    step: int
+    signal: str
+
+    def on(self, event: str, step: int, run: Run) -> None:
+        note = run.dir / self.signal
+        if (event, step) == (self.event, self.step) and not note.exists():
+            server = first_server(run)
+            command = Path(f"/proc/{server}/cmdline").read_text().split("\0")
+            note.write_text(" ".join(addresses_of(int(command[command.index(str(run.dir)) + 1]))))
+            os.killpg(server, getattr(signal, self.signal))
 
 
 @dataclass
@@ -50,10 +77,7 @@ class KillServer(Callback):
             for number, piece in enumerate(whole(engine)):
                 if number == 2:
                     weight_sync.weights_of = whole
-                    found = subprocess.run(
-                        ["pgrep", "-f", f"rollout.server {run.dir} "], capture_output=True, text=True
-                    )
-                    os.killpg(int(found.stdout.split()[0]), getattr(signal, self.signal))
+                    os.killpg(first_server(run), getattr(signal, self.signal))
                     (run.dir / "interrupted").touch()
                 yield piece
 
