@@ -10,9 +10,10 @@ import signal
 import sys
 from importlib.util import find_spec
 from pathlib import Path
+from typing import NoReturn
 
 from psychocounsel import __version__
-from psychocounsel.errors import INTERRUPTED, USER_ERROR
+from psychocounsel.errors import INTERRUPTED, USER_ERROR, UserError
 
 COMMANDS = [
     *("train", "prepare", "annotate", "audit", "agreement", "review", "evaluate", "chat", "report", "launch", "jobs"),
@@ -28,12 +29,15 @@ def main() -> None:
         signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     if name in ("--version", "-V"):
         print(f"psychocounsel {__version__}")
-    elif name in ("--help", "-h"):
+    elif name in ("--help", "-h", "help"):
         print(_help())
     elif name == "completion":
         from psychocounsel.commands.help import shell_script
 
-        print(shell_script(rest))
+        try:
+            print(shell_script(rest))
+        except UserError as error:
+            _refuse(str(error))
     elif name == "complete":  # called by the shell
         from psychocounsel.commands.help import complete
 
@@ -47,8 +51,13 @@ def main() -> None:
     else:
         from psychocounsel.settings.schema import suggestion
 
-        print(f"error: {name}: is not a command; {suggestion(name, COMMANDS)}", file=sys.stderr)
-        sys.exit(USER_ERROR)
+        advice = suggestion(name, COMMANDS, "`psychocounsel --help` lists them")
+        _refuse(f"{name}: is not a command; {advice}")
+
+
+def _refuse(why: str) -> NoReturn:
+    print(f"error: {why}", file=sys.stderr)
+    sys.exit(USER_ERROR)
 
 
 def _help() -> str:

@@ -95,6 +95,10 @@ def compose(overrides: Overrides = (), *, name: str = "train", config_dir: str |
     Raises:
         UserError: for an unknown key, a wrong value, or a combination that cannot work; says what to type instead.
     """
+    if isinstance(overrides, str) or not all(isinstance(override, str) for override in overrides):
+        raise UserError(
+            f"overrides are a list of strings: {[overrides] if isinstance(overrides, str) else overrides!r}"
+        )
     folder = _config_folder(config_dir)
     try:
         with composer([folder] if folder else []) as made:
@@ -198,8 +202,6 @@ def _config_folder(config_dir: str | Path | None) -> Path | None:
 
 def _checked(config: DictConfig | Overrides, name: str) -> DictConfig:
     """Return the composed overrides, or the configuration checked again, because the caller may have changed its keys."""
-    if isinstance(config, str):
-        raise UserError(f"overrides are a list of strings: [{config!r}]")
     if not isinstance(config, DictConfig):
         return compose(config, name=name)
     if config.get((command := _command(name)).section) is None:

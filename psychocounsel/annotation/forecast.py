@@ -1,8 +1,10 @@
 """`dry_run=true`: estimates the calls and prices of each step and lists their hosts. Reads speeches and asks no model."""
 
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -43,14 +45,23 @@ def _steps(context: StepContext[AnnotationDir], due: dict[str, PlannedStep]) -> 
     draft = context.files
     if "speeches" in due:
         draft.speeches = draft.path / draft.speeches.name
-        speeches.run(context)
-    yield f"speeches: {sum(1 for _ in rows_of(draft.speeches, ['speech'])):,}"
+        yield _kept(speeches.run(context)["sources"])
+    else:
+        yield f"speeches: {sum(1 for _ in rows_of(draft.speeches, ['speech'])):,}"
     if "replies" in due:
         yield from replies.estimate(context).lines("replies")
         draft.replies = draft.path / draft.replies.name
         _write_stand_ins(context)
     if "scores" in due:
         yield from scores.estimate(context).lines("scores")
+
+
+def _kept(sources: dict[str, Any]) -> str:
+    """Return the number of speeches, and why rows are dropped: `speeches: 340 of 356 rows (dropped: 16 too short)`."""
+    rows, kept = (sum(figures[name] for figures in sources.values()) for name in ("rows", "kept"))
+    dropped = sum((Counter(figures["fell"]) for figures in sources.values()), Counter[str]())
+    reasons = ", ".join(f"{count:,} {reason}" for reason, count in dropped.most_common())
+    return f"speeches: {kept:,}" + (f" of {rows:,} rows (dropped: {reasons})" if reasons else "")
 
 
 def _write_stand_ins(context: StepContext[AnnotationDir]) -> None:

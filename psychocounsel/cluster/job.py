@@ -15,7 +15,15 @@ from psychocounsel.remote import hub_sources
 from psychocounsel.rundir import identity
 from psychocounsel.rundir.paths import AnnotationDir, RunDir, cell_record
 from psychocounsel.rundir.results import is_finished, keep_earlier, objective, read_metrics
-from psychocounsel.rundir.run_config import has_config, module_of, read_config, read_plain, write_config, write_job
+from psychocounsel.rundir.run_config import (
+    has_config,
+    module_of,
+    read_config,
+    read_plain,
+    refuse_other_command,
+    write_config,
+    write_job,
+)
 from psychocounsel.rundir.sweep import Place
 from psychocounsel.rundir.trained_runs import is_up_to_date
 from psychocounsel.rundir.trust import refuse_untrusted_run
@@ -163,6 +171,7 @@ def make_job(
     refuse_untrusted_run(run_dir)
     job = Job(command, config, run_dir, index, overrides, after=list(config.after))
     if has_config(run_dir):
+        refuse_other_command(run_dir, command.module, command.place)
         before = read_config(run_dir)
         if not (corrected := correction(job, before)):
             _keep(job, before)

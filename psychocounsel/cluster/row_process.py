@@ -68,8 +68,8 @@ def _not_here(job: Job) -> str:
     for source, kept in _missing(job):
         if kept and source.key.startswith(_TOKENISED):
             return (
-                f"{source.key}={source.id} is not in {job.config.paths.cache}; first run `psychocounsel prepare` with "
-                "these overrides"
+                f"{source.key}={source.id} is not in {job.config.paths.cache} and no folder here; first run "
+                "`psychocounsel prepare` with these overrides"
             )
     return ""
 
@@ -159,7 +159,7 @@ def unfetched(jobs: Sequence[Job], why: str = "", asked: bool = False) -> str:
                 typed = job.overrides  # a study or `jobs resubmit` was typed
             given = shlex.join(text for text in typed if not text.startswith(("dry_run=", "hydra.")))
             given = given if job.command.trains else f"--config-name {job.command.name} {given}"
-            where = f"{missing.key}={missing.id} is not in {job.config.paths.cache}"
+            where = f"{missing.key}={missing.id} is not in {job.config.paths.cache} and no folder here"
             return f"{where}{why}: first run `psychocounsel prepare {given}`"
     return ""
 

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from omegaconf import OmegaConf
 
+from psychocounsel.errors import UserError
 from psychocounsel.storage.files import shipped
 from psychocounsel.storage.yaml_limits import bounded
 
@@ -134,10 +135,10 @@ def shell_script(arguments: Sequence[str]) -> str:
     """Return the script that `eval "$(psychocounsel completion bash)"` evaluates.
 
     Raises:
-        SystemExit: for another shell, with a line that lists the supported shells.
+        UserError: for another shell; lists the supported ones.
     """
     if len(arguments) != 1 or arguments[0] not in _SHELLS:
-        raise SystemExit(f"error: psychocounsel completion {' or '.join(_SHELLS)}")
+        raise UserError(f"psychocounsel completion {' or '.join(_SHELLS)}")
     return _SHELLS[arguments[0]]
 
 

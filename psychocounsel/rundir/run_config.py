@@ -138,6 +138,17 @@ def module_of(run_dir: Path) -> str:
     return str(read_mapping(RunDir(run_dir).job).get("module", ""))
 
 
+def refuse_other_command(run_dir: Path, module: str, key: str) -> None:
+    """Refuse a directory, given as `key`, in which another command than that of `module` works.
+
+    Raises:
+        UserError: naming the other command.
+    """
+    if (other := module_of(run_dir)) not in ("", module):
+        made_by = other.removeprefix("psychocounsel.")
+        raise UserError(f"{key}={run_dir}: holds a run of `psychocounsel {made_by}`; give another folder")
+
+
 def read_run(run_dir: Path) -> tuple[dict[str, Any], DictConfig]:
     """Return `job.json` and the configuration of a run directory.
 

@@ -1,6 +1,7 @@
 """Errors of Hydra and OmegaConf in one line that says what to type."""
 
 import re
+import shlex
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,7 @@ from psychocounsel.errors import UserError, words
 from psychocounsel.settings import config as configs
 from psychocounsel.settings.keys import bases_of, renamed, unknown_key
 from psychocounsel.settings.names_elsewhere import our_choice
-from psychocounsel.settings.overrides import config_dirs, shell_word, with_quoted_texts
+from psychocounsel.settings.overrides import config_dirs, joined_again, shell_word, with_quoted_texts
 from psychocounsel.settings.schema import flat_keys, suggestion
 from psychocounsel.storage.files import shipped
 
@@ -41,6 +42,8 @@ def _explained(error: Exception, arguments: Sequence[str], config_name: str) -> 
         valid = _keys_for(arguments, config_name)
         if valid and key not in valid and not key.startswith(("+", "~", "hydra.")):
             return _unknown_override(key, arguments, config_name)
+        if whole := joined_again(error.override, arguments):
+            return f"{key}: the shell splits a value with spaces; put quotes around all of it: {shlex.quote(whole)}"
         if word := with_quoted_texts(error.override):
             return f"{key}: cannot be read; put quotes around texts with other signs than a to z: {word}"
         return f"{key}: cannot be read; put quotes around the value as well: {shell_word(error.override)}"

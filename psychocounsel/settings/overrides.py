@@ -130,6 +130,19 @@ def shell_word(override: str) -> str:
     return shlex.quote(word) if set('$`"!') & set(value) or "\\\\" in word else f'"{word}"'
 
 
+def joined_again(override: str, arguments: Sequence[str]) -> str | None:
+    """Return a list or mapping that a shell split at its spaces into several arguments, or None if `override` begins none."""
+    bracket = override.partition("=")[2][:1]
+    if bracket not in ("{", "[") or override not in arguments:
+        return None
+    rest = arguments[arguments.index(override) :]
+    for count in range(2, len(rest) + 1):
+        whole = " ".join(rest[:count])
+        if whole.count(bracket) == whole.count({"{": "}", "[": "]"}[bracket]):
+            return whole
+    return None
+
+
 _PLAIN = re.compile(r"[A-Za-z0-9_.+/ -]+")  # texts that Hydra reads without quotes
 
 

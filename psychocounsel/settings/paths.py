@@ -10,7 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.identity import slug
 from psychocounsel.rundir.paths import RunDir, outputs_of, run_of_model
-from psychocounsel.rundir.run_config import is_run
+from psychocounsel.rundir.run_config import is_run, module_of
 from psychocounsel.rundir.sweep import telling_name
 from psychocounsel.rundir.trust import refuse_untrusted_model
 from psychocounsel.settings.schema import refuse_empty
@@ -58,6 +58,9 @@ def model_at(path: str, key: str, revision: str | None) -> str:
     if is_run(expanded(path)):
         folder = RunDir(expanded(path)).model
         if not folder.is_dir():
+            maker = module_of(expanded(path)).removeprefix("psychocounsel.")
+            if maker not in ("", "train"):
+                raise UserError(f"{key}={path}: is a run of `psychocounsel {maker}`, which makes no model")
             raise UserError(f"{key}={path}: the run has no model yet ({folder.name}/ is written when it ends)")
         model = str(folder)
     check_local_path(model, key, folder=True, revision=revision)

@@ -13,7 +13,7 @@ from hydra.core.override_parser.types import Override, QuotedString
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir, StepsDir
-from psychocounsel.rundir.run_config import is_run, read_overrides
+from psychocounsel.rundir.run_config import is_run, read_overrides, refuse_other_command
 from psychocounsel.rundir.sweep import key_of
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.overrides import parsed, quoted
@@ -93,9 +93,7 @@ def stored_overrides(out: Path) -> list[str]:
     """
     if not is_run(out):
         return []
-    module = read_mapping(RunDir(out).job).get("module")
-    if module != MODULE:
-        raise UserError(f"out={out}: is a directory of {module}; give another one")
+    refuse_other_command(out, MODULE, "out")
     refuse_untrusted_run(out, whole=False)
     require_agreement(out)
     return read_overrides(RunDir(out).overrides)

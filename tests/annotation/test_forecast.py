@@ -74,8 +74,27 @@ def test_a_killed_dry_run_leaves_speeches_nowhere_but_in_the_directory_of_the_da
 def test_a_dry_run_says_what_would_be_asked_and_who_would_see_texts(tmp_path: Path) -> None:
     given = ["annotate", "speeches.limit=3", "replies.per_speech=2", "annotator=local_vllm", "annotator.model=m"]
     said = cli(*given, "out=out", "dry_run=true", cwd=tmp_path).stdout
+    assert "speeches: 3 of 356 rows (dropped: 353 limit)\n" in said
     assert "replies: 6 calls" in said
     assert "scores: 6 calls" in said
     assert "writers: texts go to no host: the models run here" in said
     assert "annotator: texts go to 127.0.0.1" in said
     assert not (tmp_path / "out").exists()
+
+
+def test_a_dry_run_counts_the_rows_that_cleaning_drops(tmp_path: Path) -> None:
+    rows = [
+        "text",
+        "Too short.",
+        "I cannot sleep since my mother died and nobody asks me how I am doing with all of it these days.",
+    ]
+    (tmp_path / "speeches.csv").write_text("\n".join(rows))
+    given = [
+        "annotate",
+        "speeches=speeches.csv",
+        "speeches.license=cc0-1.0",
+        "annotator=rules",
+        "out=out",
+        "dry_run=true",
+    ]
+    assert "speeches: 1 of 2 rows (dropped: 1 too short)\n" in cli(*given, cwd=tmp_path).stdout

@@ -120,6 +120,7 @@ def test_a_gate_that_does_not_pass_gives_its_figures(tmp_path: Path, monkeypatch
         (["seed"], "seed: is not of the form KEY=VALUE"),
         (["dry_run=true"], "dry_run=true starts nothing"),
         ("algo=dpo", r"overrides are a list of strings: \['algo=dpo'\]"),
+        ([1], r"overrides are a list of strings: \[1\]"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_made(

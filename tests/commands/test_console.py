@@ -11,6 +11,7 @@ import pytest
 from psychocounsel import __version__
 from psychocounsel.__main__ import COMMANDS
 from psychocounsel.commands.help import complete, shell_script
+from psychocounsel.errors import UserError
 from tests.support.harness import ROOT
 
 CONSOLE = [sys.executable, "-m", "psychocounsel"]
@@ -108,5 +109,5 @@ def test_bash_completes_a_choice(tmp_path: Path) -> None:
         done = subprocess.run(["bash", "-c", ask], cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert done.stdout.strip() == expected, done.stderr
     assert not (tmp_path / "ran").exists()
-    with pytest.raises(SystemExit, match="bash or zsh"):
+    with pytest.raises(UserError, match="bash or zsh"):
         shell_script(["fish"])

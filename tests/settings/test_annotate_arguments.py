@@ -102,7 +102,7 @@ def test_a_directory_may_be_used_from_another_folder(here: Path) -> None:
 
 def test_refusals(here: Path) -> None:
     made_by(here / "run", "psychocounsel.train")
-    with pytest.raises(UserError, match=r"out=run: is a directory of psychocounsel\.train"):
+    with pytest.raises(UserError, match=r"out=run: holds a run of `psychocounsel train`; give another"):
         arguments("out=run")
     for text in ("run_dir=x", "sweep_dir=x"):
         with pytest.raises(UserError, match=f"{text}: name the directory of annotate by out=x"):

@@ -107,7 +107,7 @@ def _nothing_left(draft: Draft) -> str:
     dropped = ", ".join(f"{count} {reason}" for reason, count in reasons.most_common()) or "the sources are empty"
     return (
         f"none of the {draft.read.total()} rows is kept ({dropped}): see speeches.min_characters, speeches.max_characters and "
-        "speeches.languages"
+        "speeches.languages (codes such as en; null: any)"
     )
 
 

@@ -146,7 +146,9 @@ def read_material(folders: Sequence[Path], shows_texts: bool = True) -> Material
     """
     for folder in folders:
         if not folder.is_dir():
-            what = "is a file; give the folder of a run" if folder.exists() else "no such folder"
+            name, equals, value = folder.name.partition("=")
+            option = f" (options are written --{name} {value})" if equals else ""
+            what = "is a file; give the folder of a run" if folder.exists() else f"no such folder{option}"
             raise UserError(f"{folder}: {what}")
     collection = _Collection()
     for folder in folders:

@@ -122,11 +122,15 @@ def test_a_missing_folder_whose_parent_exists_is_no_hub_id_and_a_run_stands_for_
     monkeypatch.chdir(tmp_path)
     is_reward = MODELS[line] == "reward.path"
     trained_run(tmp_path / "runs" / "one", weights=TINY.with_name("tiny_reward") if is_reward else TINY)
-    (tmp_path / "runs" / "begun").mkdir()
+    for name in ("begun", "audited"):
+        (tmp_path / "runs" / name).mkdir()
     shutil.copy(tmp_path / "runs" / "one" / "job.json", tmp_path / "runs" / "begun")
     missing = run_here(line.format("runs/typo")).stderr
     assert f"{MODELS[line]}=runs/typo: runs/ has no such folder" in missing.replace("against.path", "against"), missing
     assert "runs/begun: the run has no model yet" in run_here(line.format("runs/begun")).stderr
+    (tmp_path / "runs" / "audited" / "job.json").write_text('{"module": "psychocounsel.audit"}')
+    no_model = "runs/audited: is a run of `psychocounsel audit`, which makes no model"
+    assert no_model in run_here(line.format("runs/audited")).stderr
     assert "runs/begun/model: no such file or folder (a hub id" in run_here(line.format("runs/begun/model")).stderr
     if "judge=" in line:  # so is that of a judge
         judge = run_here(
