@@ -83,12 +83,8 @@ def test_a_dry_run_says_what_would_be_asked_and_who_would_see_texts(tmp_path: Pa
 
 
 def test_a_dry_run_counts_the_rows_that_cleaning_drops(tmp_path: Path) -> None:
-    rows = [
-        "text",
-        "Too short.",
-        "I cannot sleep since my mother died and nobody asks me how I am doing with all of it these days.",
-    ]
-    (tmp_path / "speeches.csv").write_text("\n".join(rows))
+    long = "I cannot sleep since my mother died and nobody asks me how I am doing. " * 2
+    (tmp_path / "speeches.csv").write_text(f"text\nToo short.\n{long}\n")
     given = [
         "annotate",
         "speeches=speeches.csv",
