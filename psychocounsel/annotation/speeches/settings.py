@@ -11,6 +11,7 @@ from omegaconf import MISSING
 
 from psychocounsel.data.sources import StandardSource
 from psychocounsel.errors import UserError
+from psychocounsel.settings.paths import check_local_path
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import GroupSettings, is_on_hub
 
@@ -92,11 +93,12 @@ class Speeches(_Place, GroupSettings):
         """
         if not self.sources and not self.path:
             raise UserError("speeches.path is not set: add speeches=FILE, or speeches.sources=[{path: FILE}, ...]")
-        for number, source in enumerate(self.all_sources() if self.sources else ()):
+        for number, source in enumerate(self.all_sources()):
+            key = f"speeches.sources[{number}]" if self.sources else "speeches"
             if not source.path:
-                raise UserError(f"speeches.sources[{number}].path is not set: each source needs a path")
-            if source.revision is not None and not is_on_hub(source.path):
-                key = f"speeches.sources[{number}]"
+                raise UserError(f"{key}.path is not set: each source needs a path")
+            check_local_path(source.path, f"{key}.path", of_data=True, revision=source.revision)
+            if self.sources and source.revision is not None and not is_on_hub(source.path):
                 raise UserError(
                     f"{key}.revision={source.revision}: has no effect, because {_NO_REVISION}; leave it out"
                 )

@@ -15,6 +15,7 @@ from psychocounsel.evaluation.external.set_files import read_sets, set_file
 from psychocounsel.evaluation.stepped import COMPUTED_BY, SteppedEvaluation, models, outputs
 from psychocounsel.grading.criteria import RubricSet
 from psychocounsel.rundir.paths import EvaluationDir
+from psychocounsel.settings.paths import check_local_path
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import Course, StepContext
@@ -97,6 +98,9 @@ class External(SteppedEvaluation):
             check_ability(self.tasks())
             for model in build(config, "contestants").models():
                 weights_of(model)
+        for number, entry in enumerate(_plain(self.sets)):
+            file = set_file(entry, key := f"evaluation.sets[{number}]")
+            check_local_path(file.path, key, of_data=True, revision=file.revision)
         sets = read_sets(_plain(self.sets))
         judges = build(config, "judge").models()
         has_rubrics = any(isinstance(item_set, RubricSet) for item_set in sets)
