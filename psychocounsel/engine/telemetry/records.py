@@ -138,8 +138,10 @@ class StepLog:
         """Print a warning for the first round or evaluation in which most replies were cut."""
         for name, writer in (("rollout/unfinished", "round"), ("eval/unfinished", "evaluation")):
             if name in line and not self._has_warned:
-                limit = self.run.config.rollout.max_tokens
-                for warning in cut_warning(line[name], f"{writer} at step {line['step']}", "rollout.max_tokens", limit):
+                config = self.run.config
+                limits = {"max_length": config.max_length, "rollout.max_tokens": config.rollout.max_tokens}
+                key = min(limits, key=limits.__getitem__)  # `max_length` counts the prompt too
+                for warning in cut_warning(line[name], f"{writer} at step {line['step']}", key, limits[key]):
                     self.run.say(warning)
                     self._has_warned = True
 
