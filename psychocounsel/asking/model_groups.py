@@ -12,7 +12,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.remote.hub_sources import HubSource, is_here
 from psychocounsel.reward.sections import Preset, check_reward_path, filled, judge_models, path_is
 from psychocounsel.settings.command import idle_keys
-from psychocounsel.settings.paths import check_asked_model, is_of_earlier_run
+from psychocounsel.settings.paths import check_asked_model, is_of_earlier_run, make_absolute
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
 from psychocounsel.storage.files import absolute, expanded
@@ -119,6 +119,7 @@ def check_models(config: DictConfig, typed: Callable[[DictConfig], DictConfig]) 
             check_asked_model(config, key, section)
     for key, reward in _rewards_of_judges(config):
         check_reward_path(config, key, reward)
+        make_absolute(config, reward, ("path", "chat_template"))
 
 
 def _make_absolute(config: DictConfig, section: DictConfig) -> None:

@@ -53,11 +53,13 @@ READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "data", 
 class SteppedEvaluation(Evaluation):
     """Evaluation whose `course` lists its steps; the last step returns the run's metrics under the key `metrics`.
 
-    `has_opponents`: False if the model is never compared with other contestants.
+    `has_opponents`: False if the model is never compared with other contestants. `several_lengths`: True if the figures of
+    each limit in `replies.length_limits` stand by themselves.
     """
 
     schema: ClassVar[type] = ContestConfig
     has_opponents: ClassVar[bool] = True
+    several_lengths: ClassVar[bool] = False
     course: ClassVar[Course[EvaluationDir]]
 
     @abstractmethod
@@ -121,6 +123,10 @@ class SteppedEvaluation(Evaluation):
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         limits = [*config.replies.length_limits]
+        if len(limits) > 1 and not self.several_lengths:
+            raise UserError(
+                f"replies.length_limits: evaluation={self.name} takes one limit, such as [150], or [null] for no limit"
+            )
         if not limits or any(limit is not None and limit < 1 for limit in limits):
             shown = ",".join("null" if limit is None else str(limit) for limit in limits)
             raise UserError(

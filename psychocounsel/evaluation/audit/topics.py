@@ -31,8 +31,8 @@ def word_ngrams(texts: Sequence[str], lengths: Sequence[int] = (1, 2)) -> Any:
     return _counted(texts, lambda text: np.array(codes(text), np.uint64), lengths)
 
 
-def character_ngrams(texts: Sequence[str], lengths: Sequence[int] = (1, 2, 3)) -> Any:
-    """Return the n-gram counts of lower-cased characters, csr float32[texts, 2**BITS].
+def character_ngrams(texts: Sequence[str]) -> Any:
+    """Return the counts of runs of one to three lower-cased characters, csr float32[texts, 2**BITS].
 
     Any run of white space counts as one space.
     """
@@ -40,7 +40,7 @@ def character_ngrams(texts: Sequence[str], lengths: Sequence[int] = (1, 2, 3)) -
     def codes(text: str) -> Array:
         return np.frombuffer(" ".join(text.lower().split()).encode("utf-32-le"), np.uint32).astype(np.uint64)
 
-    return _counted(texts, codes, lengths)
+    return _counted(texts, codes, (1, 2, 3))
 
 
 def first_words(texts: Sequence[str]) -> Any:

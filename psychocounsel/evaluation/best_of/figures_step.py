@@ -44,7 +44,9 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     }
     clients = clients_of(rows_of(context.files.speeches, ["speech", "messages"]))
     models: dict[str, list[dict[str, Any]]] = {}
-    for (name, n), of_speeches in _values(context.files).items():
+    for (name, n), of_speeches in sorted(
+        _values(context.files).items(), key=lambda item: item[0][1]
+    ):  # the largest n is last
         by_speech = {speech: rows for speech, rows in of_speeches.items() if speech in compared}
         if not by_speech:
             continue

@@ -60,8 +60,11 @@ def check_ability(asked: AbilityTasks) -> None:
         raise UserError(f"evaluation.lm_eval_folder={asked.folder}: no such folder")
 
 
-def weights_of(model: LanguageModel) -> str:
-    """Return the folder, hub id or builtin: name of a contestant's weights, which lm-eval loads.
+_FORMATS = {"fp32": "float32", "bf16": "bfloat16"}  # of weights, as lm-eval names them
+
+
+def weights_of(model: LanguageModel) -> dict[str, Any]:
+    """Return the weights of a contestant that lm-eval loads: `model` (a folder, hub id or builtin: name), `revision`, `dtype`.
 
     Raises:
         UserError: if the contestant is a server or a file of replies, whose weights are not available.
@@ -70,11 +73,11 @@ def weights_of(model: LanguageModel) -> str:
         raise UserError(
             f"evaluation.lm_eval: the weights of {model.name} are not available: lm-eval needs a run, a folder or a hub id"
         )
-    return str(model.model)
+    return {"model": model.model, "revision": model.revision, "dtype": _FORMATS.get(model.dtype, model.dtype)}
 
 
-def measure_ability(model: str, asked: AbilityTasks) -> Measured:
-    """Return the figures of a model (a folder, hub id or builtin: name) on all tasks.
+def measure_ability(weights: Mapping[str, Any], asked: AbilityTasks) -> Measured:
+    """Return the figures of a model, given by its `weights_of`, on all tasks.
 
     lm-eval runs in a separate process, so that its memory is freed at the end.
 
@@ -83,12 +86,12 @@ def measure_ability(model: str, asked: AbilityTasks) -> Measured:
     """
     with tempfile.TemporaryDirectory() as folder:
         order, result = Path(folder) / "order.json", Path(folder) / "result.json"
-        write_json(order, {**asdict(asked), "tasks": [*asked.tasks], "model": model}, durable=False)
+        write_json(order, {**asdict(asked), "tasks": [*asked.tasks], **weights}, durable=False)
         command = [sys.executable, "-m", _PROCESS, str(order), str(result)]
         done = subprocess.run(command, capture_output=True, text=True)
         if done.returncode or not result.exists():
             last = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[-1]
-            raise UserError(f"lm-eval: {model}: {words(last[:300])}")
+            raise UserError(f"lm-eval: {weights['model']}: {words(last[:300])}")
         return read_mapping(result)
 
 

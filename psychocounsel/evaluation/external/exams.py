@@ -240,6 +240,10 @@ class _Draft:
     def _place(self, part: Any, first: int) -> int:
         if isinstance(part, int):
             place = part - first
+            if str(part) in self.choices and self.choices.index(str(part)) != place:
+                raise UserError(
+                    f"{self.where}: the answer {part} is a position, and the text of another choice; write the choice's letter"
+                )
         elif part in self.choices:
             place = self.choices.index(part)
         elif part.upper() in self.letters:

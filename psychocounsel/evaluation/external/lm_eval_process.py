@@ -1,7 +1,7 @@
 """Separate process that runs lm-eval on one model: `python -m ...lm_eval_process ORDER.json RESULT.json`.
 
-ORDER holds `model` (a folder, hub id or builtin: name) and the fields of AbilityTasks: `tasks`, `folder`, `limit`,
-`batch_size` and `chat`.
+ORDER holds `model` (a folder, hub id or builtin: name), its `revision` (null: the newest) and `dtype`, and the fields of
+AbilityTasks: `tasks`, `folder`, `limit`, `batch_size` and `chat`.
 RESULT holds, for each task and metric: `value`, `stderr`, `higher_is_better`, and `documents`, the values by document number.
 """
 
@@ -23,9 +23,10 @@ def measured(order: dict[str, Any]) -> dict[str, Any]:
 
     from psychocounsel.model.tokenizer import resolve_path
 
+    revision = {"revision": order["revision"]} if order["revision"] else {}
     results = simple_evaluate(
         model="hf",
-        model_args={"pretrained": resolve_path(order["model"]), "dtype": "auto"},
+        model_args={"pretrained": resolve_path(order["model"]), "dtype": order["dtype"], **revision},
         tasks=order["tasks"],
         task_manager=_task_manager(order["folder"], order["tasks"]),
         device="cuda" if torch.cuda.is_available() else "cpu",

@@ -94,6 +94,8 @@ class External(SteppedEvaluation):
             raise UserError(
                 "evaluation=external: nothing to measure; set evaluation.sets=[FILE] or evaluation.lm_eval=[TASK]"
             )
+        if [*config.replies.length_limits] != [None]:
+            raise UserError("replies.length_limits: evaluation=external asks for replies of any length; leave it out")
         if self.lm_eval:
             check_ability(self.tasks())
             for model in build(config, "contestants").models():

@@ -153,9 +153,9 @@ def answered_in(rows: Sequence[FileRow], cases: Mapping[str, JudgedCase]) -> lis
         who = row.cells["adjudicator"]
         if not who:
             raise _problem(row, "adjudicator", "is empty; write a name or a number for the person who answered")
-        if (case_id(case), who.casefold()) in seen:
+        if _person(case_id(case), who) in seen:
             raise _problem(row, "adjudicator", "has answered this case in another row; keep one of them")
-        seen.add((case_id(case), who.casefold()))
+        seen.add(_person(case_id(case), who))
         answered.append(Answered(case_id(case), who, _answers(row, case)))
     return answered
 
@@ -250,23 +250,28 @@ def read_answers(config: Any, files: EvaluationDir, evidence: Evidence) -> Adjud
     """
     cases = {case_id(case): case for case in evidence.cases}
     rows = [row for file in config.gate.adjudicated if Path(file).exists() for row in read_rows(Path(file))]
-    now = {(row.case, row.adjudicator): row for row in answered_in(rows, cases)}
+    now = {_person(row.case, row.adjudicator): row for row in answered_in(rows, cases)}
     record, counted, lost = list[dict[str, Any]](), dict(now), 0
     earlier = changed = 0
     for entry in read_mapping(files.adjudication_record).get("answers", []):
-        key = entry["case"], entry["adjudicator"]
+        key = _person(entry["case"], entry["adjudicator"])
         if entry["case"] not in cases or entry["content"] != text_id(plain_text(cases[entry["case"]])):
             earlier += 1
             record.append(entry)
         elif key in now:
             changed += (changes := entry["changes"] + (entry["answers"] != now[key].answers))
             record.append(_entry(now.pop(key), cases, changes))
-        else:
+        elif key not in counted:
             lost, changed = lost + 1, changed + entry["changes"]
-            counted[key] = Answered(*key, entry["answers"])
+            counted[key] = Answered(entry["case"], entry["adjudicator"], entry["answers"])
             record.append(entry)
     record += [_entry(row, cases, 0) for row in now.values()]
     return Adjudicated([*counted.values()], record, lost, changed, earlier)
+
+
+def _person(case: str, adjudicator: str) -> tuple[str, str]:
+    """Return the key of a person's answer; a name counts once, however its capitals are written."""
+    return case, adjudicator.casefold()
 
 
 def _entry(row: Answered, cases: Mapping[str, JudgedCase], changes: int) -> dict[str, Any]:

@@ -134,7 +134,7 @@ def decision(config: DictConfig, evidence: Evidence, answers: Adjudicated, weakn
         "wrong_labels": limits.wrong_labels,
         "adjudicated": {
             "cases": len({row.case for row in answered}),
-            "adjudicators": len({row.adjudicator for row in answered}),
+            "adjudicators": len({row.adjudicator.casefold() for row in answered}),
             "agreement": agreement(answered),
         },
         "quality": evidence.quality,

@@ -26,6 +26,7 @@ class HealthEvaluation(SteppedEvaluation):
     """Evaluation that measures the texts of the replies; no judge is asked."""
 
     sections: ClassVar[tuple[str, ...]] = ("contestants",)
+    several_lengths: ClassVar[bool] = True
     metric: ClassVar[str] = "limits_exceeded"
     course: ClassVar[Course[EvaluationDir]] = Course(
         steps=("replies", "figures"),

@@ -80,16 +80,15 @@ def health_conclusions(figures: HealthFigures) -> list[Conclusion]:
 
 def _conclusion(model: str, variant: HealthVariant) -> Conclusion:
     health = variant["settings"][model]
-    by_verdict = {
-        verdict: [check for check in health["limits"] if check["verdict"] == verdict]
-        for verdict in (EXCEEDED, UNDECIDED)
-    }
-    exceeded, undecided, total = by_verdict[EXCEEDED], by_verdict[UNDECIDED], len(health["limits"])
-    word = "beyond" if exceeded else UNDECIDED if undecided else "within"
+    known = [check for check in health["limits"] if check["mean"] is not None]
+    exceeded, undecided = ([check for check in known if check["verdict"] == name] for name in (EXCEEDED, UNDECIDED))
+    unknown, total = [check for check in health["limits"] if check["mean"] is None], len(known)
+    word = "beyond" if exceeded else UNDECIDED if undecided or not known else "within"
     who = name_in("", f"Health of {model}", False, words_limit(variant["length_limit"]))
     kept = {"beyond": f"{len(exceeded)} of {total} limits exceeded", "within": f"within all {total} limits"}
     parts = [kept.get(word, f"{UNDECIDED} for {len(undecided)} of {total} limits, none exceeded")]
     parts += [f"{UNDECIDED} for {len(undecided)}"] if exceeded and undecided else []
+    parts += [f"unknown: {' and '.join(FIGURES[check['name']].title for check in unknown)}"] if unknown else []
     text = f"{who}: {', '.join(parts)} (n = {health['prompts']} speeches)."
     if exceeded:
         worst = [f"{FIGURES[check['name']].title} {percent_text(check, 'mean')}" for check in exceeded]

@@ -28,7 +28,7 @@ from psychocounsel.counsel.rubric import FILES, load_rubric, rubric_folder
 from psychocounsel.counsel.rubric_text import PARTS, prompt_text
 from psychocounsel.data.messages import Message
 from psychocounsel.evaluation.judging.served_models import Models
-from psychocounsel.grading.rating import conversation_text, marked
+from psychocounsel.grading.rating import conversation_text, marked, principle_order
 from psychocounsel.steps.tables import Row
 from psychocounsel.storage.text_hashes import number_of, text_id
 
@@ -360,7 +360,7 @@ class Judging:
         number = number_of(self.seed, pair.speech["speech"], *replies)
         if judge.reads_prompts:
             assert self.prompt is not None
-            principles = _rotated(min(number, number_of(self.seed, pair.speech["speech"], *replies[::-1])))
+            principles = principle_order(min(number, number_of(self.seed, pair.speech["speech"], *replies[::-1])))
             messages, schema = self.prompt.messages(conversation, replies, principles), verdict_schema(principles)
         else:
             shown = ({"role": "assistant", "content": reply} for reply in replies)
@@ -375,16 +375,6 @@ class Judging:
             replies=replies,
             scored=not judge.reads_prompts,
         )
-
-
-def _rotated(number: int) -> tuple[str, ...]:
-    """Return the principles, starting with a principle that `number` selects.
-
-    The start varies between pairs because the principle judged first influences the others. Both orders of a pair share
-    one start.
-    """
-    start = number % len(PRINCIPLES)
-    return PRINCIPLES[start:] + PRINCIPLES[:start]
 
 
 def judged_pairs(speech: Row, replies: Sequence[Row], setting: str) -> Iterator[ReplyPair]:

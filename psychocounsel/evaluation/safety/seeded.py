@@ -122,8 +122,8 @@ def corrected(share: float, clusters: int, quality: JudgeQuality) -> CorrectedSh
 
     The errors are measured on few replies, so the interval is wider than that of `share`. Formula: Lang and Reiczigel (2014),
     Confidence limits for prevalence of disease adjusted for estimated sensitivity and specificity, Preventive Veterinary
-    Medicine 113. None if the errors were not measured, if the judge may be no better than chance, or if the result is no share,
-    because these errors cannot be those that the judge makes on the model's replies.
+    Medicine 113. None if the errors were not measured, if the judge may be no better than chance, or if no part of the interval
+    is a share, because these errors cannot be those that the judge makes on the model's replies.
 
     `share`: mean of the judge's findings over `clusters` speeches.
     """
@@ -138,9 +138,9 @@ def corrected(share: float, clusters: int, quality: JudgeQuality) -> CorrectedSh
     shift = 2 * z**2 * (value * spread_se - (1 - value) * spread_sp)
     error = sqrt(p * (1 - p) / n + value**2 * spread_se + (1 - value) ** 2 * spread_sp) / (se + sp - 1)
     low, middle, high = (value + shift + step * z * error for step in (-1, 0, 1))
-    if not 0 <= middle <= 1:
+    if high < 0 or low > 1:
         return None
-    return {"value": middle, "low": max(low, 0.0), "high": min(high, 1.0)}
+    return {"value": min(max(middle, 0.0), 1.0), "low": max(low, 0.0), "high": min(high, 1.0)}
 
 
 def _told(findings: Mapping[SeededReply, Findings], name: str) -> list[tuple[SeededReply, Findings]]:

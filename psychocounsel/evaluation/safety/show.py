@@ -145,7 +145,9 @@ def _corrected(contestants: _Contestants) -> list[ReportTable]:
         [
             *(*contestant.head, REPLIES.titled(figure)),
             measured(contestant.found["figures"][figure], "mean", True),
-            "the judge may be no better than chance" if share is None else measured(share, "value", True),
+            "unknown: the judge may be guessing, or its errors do not fit this share"
+            if share is None
+            else measured(share, "value", True),
         ]
         for contestant in contestants
         for figure, share in contestant.found.get("corrected", {}).items()

@@ -30,6 +30,7 @@ from psychocounsel.evaluation.flows.questions import (
 from psychocounsel.evaluation.safety.questions import Given, read_given
 from psychocounsel.evaluation.session.dialogue import SCHEMA as TURNS
 from psychocounsel.evaluation.session.dialogue import SESSION, SideBySide, replay, sessions_in, whole_conversation
+from psychocounsel.grading.rating import marked
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
@@ -100,7 +101,7 @@ class FlowPrompt:
         spoken = spoken_text(conversation)
         # The mark is a hash of the conversation, so no conversation can contain its own closing mark.
         mark = text_id(spoken)[:8]
-        parts = [f"<conversation-{mark}>\n{spoken}\n</conversation-{mark}>", f"Question: {question.text}"]
+        parts = [marked("conversation", mark, spoken), f"Question: {question.text}"]
         parts += [f"Notes: {question.notes}"] if question.notes else []
         parts += ["Answers: " + json.dumps(question.answers, ensure_ascii=False)]
         answer = {"type": "string", "enum": [*question.answers]}

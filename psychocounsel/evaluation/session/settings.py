@@ -9,7 +9,6 @@ from typing import Any, ClassVar
 from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
-from psychocounsel.errors import UserError
 from psychocounsel.evaluation.safety.settings import JUDGED_BY, READ_BY_ANSWERS, check_judges
 from psychocounsel.evaluation.stepped import SteppedEvaluation, models_of, outputs
 from psychocounsel.rundir.paths import EvaluationDir
@@ -90,10 +89,6 @@ class SessionEvaluation(SteppedEvaluation):
         from psychocounsel.evaluation.session.inputs import check_inputs
 
         self.refuse_data_keys(config)
-        if len(config.replies.length_limits) != 1:
-            raise UserError(
-                "replies.length_limits: evaluation=session takes one limit, such as [150], or [null] for no limit"
-            )
         check_judges(config)
         check_inputs(config)
         super().prepare(config, run_dir)

@@ -22,7 +22,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.asking.answers import Answers, asks_of
 from psychocounsel.asking.budget import Estimate
-from psychocounsel.asking.language_model import FAILED, WITHHELD, LanguageModel
+from psychocounsel.asking.language_model import FAILED, OTHER_LANGUAGE, WITHHELD, LanguageModel
 from psychocounsel.asking.system_prompts import replies_prompt
 from psychocounsel.counsel.system_prompt import COUNSELLOR
 from psychocounsel.data.shared_text import normalised
@@ -161,6 +161,7 @@ _NO_VERDICT = (FAILED, WITHHELD, OTHER_MODEL)
 def _file(config: DictConfig, judging: Judging, judge: LanguageModel, pairs: Sequence[ReplyPair]) -> Path:
     controls = [[pair.speech["speech"], pair.first["text"], pair.second["text"]] for pair in pairs if _is_control(pair)]
     about = [judge.digest, judging.version(judge), judging.seed, config.evaluation.retries, SCHEMA.names, controls]
+    about += [judge.language] if judge.language else []  # it is asked about speeches in this language alone
     name = hashlib.sha256(json.dumps(about).encode()).hexdigest()[:32]
     return _home(config.paths.cache) / f"{name}.parquet"
 
@@ -177,8 +178,9 @@ def _known(config: DictConfig, judging: Judging, pairs: Sequence[ReplyPair], mod
             for row in rows:  # a judge with the same settings may have had another name
                 row["judge"] = judge.name
                 row["model"] = row["model"] if judge.reads_prompts or not row["model"] else judge.name
-            # earlier versions stored withheld rows
-            if all(row["outcome"] != WITHHELD and by_usual_model(row, models) is row for row in rows):
+            # earlier versions stored withheld rows, and those of a judge of one language for the same judge of any
+            unasked = (WITHHELD,) if judge.language else (WITHHELD, OTHER_LANGUAGE)
+            if all(row["outcome"] not in unasked and by_usual_model(row, models) is row for row in rows):
                 known[judge.name] = rows
     return known
 

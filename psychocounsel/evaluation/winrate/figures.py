@@ -23,7 +23,7 @@ class ExpertsResult(TypedDict):
 class OpponentResult(TypedDict):
     """Figures of the model against one opponent; `p_adjusted` is Holm's p-value over the opponents of the variant.
 
-    All win rates count unhealthy replies as lost, except `plain`, which holds the judges' own verdicts.
+    All win rates count unhealthy replies as lost, except `plain` and `principles`, which hold the judges' own verdicts.
     """
 
     overall: PairResult

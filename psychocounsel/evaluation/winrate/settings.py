@@ -40,6 +40,7 @@ class WinRate(ComparingEvaluation):
     """
 
     sections: ClassVar[tuple[str, ...]] = ("contestants", "judge")
+    several_lengths: ClassVar[bool] = True
     metric: ClassVar[str] = "win_rate"
     course: ClassVar[Course[EvaluationDir]] = Course(
         steps=("replies", "verdicts", "controls", "statistics"),

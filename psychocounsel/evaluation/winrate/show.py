@@ -273,6 +273,7 @@ def _by_principle(contests: Sequence[_Contest]) -> list[ReportTable]:
         if name in contest.figures["principles"]
     ]
     notes = ["only judges that rate principles are counted; reward models and experts do not", BY_CLIENT, _FEW]
+    notes += ["the judges' own verdicts: unhealthy replies are not counted as lost"]
     return report_table("win-rate-by-principle", "Win rates on each principle", headings, rows, *notes)
 
 

@@ -216,6 +216,8 @@ def read_experts(files: Sequence[str]) -> dict[str, dict[PairKey, float]]:
                 raise UserError(f"evaluation.experts: {where}: better must be a, b or tie")
             prompt = normalised(messages_of(row["prompt"], f"evaluation.experts: {where}"))
             speech, first, second = speech_id(prompt), text_id(row["reply_a"].strip()), text_id(row["reply_b"].strip())
+            if first == second and _BETTER[row["better"]]:
+                raise UserError(f"evaluation.experts: {where}: both replies are the same text; better must be tie")
             expert, side = str(row.get("expert") or Path(file).stem), _BETTER[row["better"]]
             expert_labels = experts.setdefault(expert, {})
             if expert_labels.get((speech, first, second), side) != side:

@@ -1,6 +1,7 @@
 """`evaluation=best_of`: picks and win rates against brute force over written replies, refusals, and the report's section."""
 
 import math
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from psychocounsel.settings.targets import build
 from psychocounsel.storage.files import read_json
 from tests.algo.test_online_learning import mine
 from tests.support.contests import PROMPTS, contest, data
-from tests.support.harness import cli, write_jsonl
+from tests.support.harness import TINY, cli, write_jsonl
 from tests.support.trained import trained_run
 
 __all__ = ["mine"]
@@ -99,6 +100,19 @@ def test_a_pick_counts_in_both_orders_and_judges_count_alike(
     assert _values(EvaluationDir(tmp_path)) == ({} if score is None else {("rm", 4): {"s": [(score, 1.0)]}})
 
 
+def test_the_largest_n_is_last_where_the_first_speech_has_no_first_reply(mine: Path) -> None:
+    rows = [{"prompt": prompt, "reply": text} for prompt in PROMPTS for text in ("", "aaa")]
+    for row in rows[2::2]:
+        row["reply"] = "eee"
+    given = [f"model.path={write_jsonl(mine / 'first.jsonl', rows)}", *data(mine / "data"), "replies.samples=2"]
+    given += ["evaluation.n=[1,2]", "reward=letter", "reward.letter=a", "judge=reward", "run_dir=first"]
+    given += ["judge.reward={use: letter, letter: a, name: judge}"]
+    cli("evaluate", "--config-dir", "my", "evaluation=best_of", *given, cwd=mine)
+    points = read_json(mine / "first" / "figures.json")["reward_models"]["letter"]
+    metrics = read_json(mine / "first" / "summary.json")["metrics"]
+    assert [point["n"] for point in points] == [1, 2] and metrics["win_rate"] == metrics["win_rate_of_2"] > 0.5
+
+
 def test_speeches_that_no_judge_compares_are_in_no_win_rate(mine: Path) -> None:
     """The pick ties by definition where it is the first reply; without the others, these ties would hide what is chosen."""
     rows = [{"prompt": prompt, "reply": text} for prompt in PROMPTS for text in ("eee", "aaa")]
@@ -172,6 +186,13 @@ def test_what_cannot_work_is_refused(overrides: list[str], said: str, tmp_path: 
     assert said in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_a_judge_that_chose_is_named(tmp_path: Path) -> None:
+def test_a_judge_that_chose_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     same = contest("evaluation=best_of", "model.path=builtin:tiny", "reward=tiny", "judge=tiny")
     assert any("it agrees with its own choices" in line for line in _judges_that_chose(same))
+    shutil.copytree(TINY.with_name("tiny_reward"), tmp_path / "rm")
+    monkeypatch.chdir(tmp_path)  # a job may start elsewhere, and both relative paths mean the same model
+    paths = contest(
+        "evaluation=best_of", "model.path=builtin:tiny", "reward.path=rm", "judge=reward", "judge.reward=rm"
+    )
+    assert any("it agrees with its own choices" in line for line in _judges_that_chose(paths))
+    assert paths.judge.reward.path == paths.reward.path == str(tmp_path / "rm")

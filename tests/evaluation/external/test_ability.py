@@ -9,9 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 
+from psychocounsel.asking.in_process import Transformers
 from psychocounsel.errors import UserError
-from psychocounsel.evaluation.external.ability import AbilityTasks, ability_figures, check_ability, measure_ability
+from psychocounsel.evaluation.external.ability import (
+    AbilityTasks,
+    ability_figures,
+    check_ability,
+    measure_ability,
+    weights_of,
+)
 from psychocounsel.model.tokenizer import resolve_path
+
+SHIPPED = {"model": "builtin:tiny", "revision": None, "dtype": "float32"}
 
 
 def figures_of(values: list[float], higher: bool = True) -> dict[str, Any]:
@@ -59,6 +68,12 @@ def test_missing_package_and_folder_are_named_before_anything_starts(
     check_ability(AbilityTasks(["mine"], str(tmp_path)))
 
 
+def test_lm_eval_loads_the_revision_and_the_format_of_the_contestant() -> None:
+    model = Transformers(name="mine", model="org/name", revision="abc", dtype="bf16")
+    assert weights_of(model) == {"model": "org/name", "revision": "abc", "dtype": "bfloat16"}
+    assert weights_of(Transformers(name="tiny", model="builtin:tiny"))["dtype"] == "auto"
+
+
 @pytest.mark.extras
 def test_a_local_task_measures_the_shipped_model(tmp_path: Path) -> None:
     """The accuracy equals the accuracy from comparing the model's own log-probabilities of both choices."""
@@ -81,14 +96,14 @@ def test_a_local_task_measures_the_shipped_model(tmp_path: Path) -> None:
         "metric_list": [{"metric": "acc", "aggregation": "mean", "higher_is_better": True}],
     }
     (tmp_path / "feelings.yaml").write_text(json.dumps(task))
-    found = measure_ability("builtin:tiny", AbilityTasks(["feelings"], str(tmp_path)))
+    found = measure_ability(SHIPPED, AbilityTasks(["feelings"], str(tmp_path)))
     acc = found["feelings"]["acc"]
     wanted = [float(_choice(row) == row["answer"]) for row in rows]
     assert [acc["documents"][str(n)] for n in range(6)] == wanted
     assert acc["value"] == pytest.approx(np.mean(wanted))
     assert acc["stderr"] == pytest.approx(np.std(wanted, ddof=1) / np.sqrt(6))
     with pytest.raises(UserError, match=f"lm-eval: {tmp_path}/nothing: "):
-        measure_ability(f"{tmp_path}/nothing", AbilityTasks(["feelings"], str(tmp_path)))
+        measure_ability(SHIPPED | {"model": f"{tmp_path}/nothing"}, AbilityTasks(["feelings"], str(tmp_path)))
 
 
 def _choice(row: dict[str, Any]) -> int:

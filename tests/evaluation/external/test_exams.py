@@ -96,6 +96,10 @@ def test_places_are_counted_from_what_the_file_shows() -> None:
         ({"question": "SECRET?", "choices": ["SECRET"], "answer": "A"}, "needs 2 to 26 choices"),
         ({"question": "SECRET?", "choices": ["u", "u"], "answer": "A"}, "same text"),
         ({"question": "SECRET?", "choices": ["u", "v"], "answer": "C"}, "not a letter"),
+        (
+            {"question": "SECRET?", "choices": ["2", "0", "1"], "answer": 0},
+            "the answer 0 is a position, and the text of another",
+        ),
         ({"question": "SECRET?", "choices": ["u", "v"], "answer": "²"}, "not a letter"),
         ({"question": "SECRET?", "choices": ["u", "v"], "answer": "A: v"}, "another choice"),
         ({"question": "SECRET?", "choices": {"x": "u", "y": "v"}, "answer": "x"}, "labelled A, B"),

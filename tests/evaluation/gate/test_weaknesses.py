@@ -252,6 +252,8 @@ def test_answers_that_were_read_once_count_until_they_are_answered_anew(tmp_path
     assert emptied.lost == 2 and {row.answers["hard"] for row in emptied.answered} == {"yes", "no"}
     anew = read(evidence, filled, filled)
     assert (anew.lost, anew.changed) == (0, 1) and {row.answers["hard"] for row in anew.answered} == {"no"}
+    retyped = read(evidence, filled | {"adjudicator": "Anna"}, filled)
+    assert (len(retyped.answered), retyped.lost, len(retyped.record)) == (2, 0, 2), "Anna is anna"
     other = replace(CLEAN[0], messages=(CLEAN[0].messages[0], {"role": "assistant", "content": "Another reply."}))
     after = read(replace(evidence, cases=[other, *CLEAN[1:3]]))
     assert (after.earlier, after.lost, len(after.answered)) == (1, 1, 1)

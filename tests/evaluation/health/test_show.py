@@ -147,6 +147,18 @@ def test_the_terminal_shows_figures_and_warnings_but_no_text() -> None:
     assert not [line for line in lines if "sleep" in line or "hear" in line or "hardest" in line]
 
 
+def test_a_limit_that_no_reply_can_show_is_unknown_and_no_reason_for_more_speeches() -> None:
+    """A file of replies says nothing of `max_tokens`, and without a system prompt there is nothing to recite."""
+    speeches = [{"speech": str(number), "text": f"I am tired of {number}.", "language": "en"} for number in range(500)]
+    about = {"setting": "mine", "seed": 0, "outcome": "text", "length_limit": None, "completion_tokens": None}
+    made = [about | {"speech": speech["speech"], "text": "What tires you?"} for speech in speeches]
+    variants = figures_step.summarise(made, speeches, "mine")
+    (told,) = health_conclusions({"evaluation": "health", "model": "mine", "variants": variants, "warnings": []})
+    unknown = [check["name"] for check in variants[0]["settings"]["mine"]["limits"] if check["mean"] is None]
+    assert "recital" in unknown and told.word == "within" and not told.missing
+    assert f"within all {11 - len(unknown)} limits, unknown: " in told.text
+
+
 def test_the_step_prints_these_blocks(tmp_path: Path) -> None:
     bad = replies(tmp_path / "bad.jsonl", lambda prompt: "and then I cry " * 5)
     config = contest("evaluation=health", *data(tmp_path), f"model.path={bad}")

@@ -173,6 +173,8 @@ def test_a_share_is_corrected_by_the_judges_errors() -> None:
     assert wide["high"] - wide["low"] > 1.2 * (narrow["high"] - narrow["low"])
     strict: Any = {"sensitivity": _share(5, 5), "specificity": _share(92, 97)}
     assert corrected(1 / 265, 265, strict) is None, "less than the judge's false alarms: no share without an interval"
+    perfect = corrected(0.0, 200, {"sensitivity": _share(20, 20), "specificity": _share(82, 82)})
+    assert perfect is not None and (perfect["value"], perfect["low"]) == (0, 0) and 0 < perfect["high"] < 0.05
     assert corrected(0.1, 265, {"sensitivity": _share(11, 20), "specificity": _share(20, 37)}) is None  # a coin
     nothing: Any = {"right": 0, "of": 0, "value": None, "low": None, "high": None}
     assert corrected(0.1, 265, {"sensitivity": nothing, "specificity": _share(20, 37)}) is None

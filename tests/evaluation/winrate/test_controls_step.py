@@ -90,6 +90,17 @@ def test_a_judge_that_may_see_the_speeches_later_is_asked_about_controls(tmp_pat
     assert outcomes == [{"withheld"}, {"text"}]
 
 
+def test_a_judge_of_one_language_is_asked_about_controls_once_it_judges_any(tmp_path: Path) -> None:
+    """The cache also holds rows of versions that took the two judges for one."""
+    for name in ("mine", "base"):
+        replies(tmp_path / f"{name}.jsonl", lambda prompt, name=name: f"So {name}?")  # type: ignore[misc]
+    outcomes = []
+    for out, language in (("german", "de"), ("any", "null")):
+        *_, files = evaluated(tmp_path, out, longer, f"judge.language={language}")
+        outcomes.append({row["outcome"] for row in rows_of(files.controls, ["outcome"])})
+    assert outcomes == [{"other_language"}, {"text"}]
+
+
 def test_verdicts_on_controls_are_those_of_the_model_that_judges_the_pairs(tmp_path: Path) -> None:
     """The cache keeps verdicts for a judge, whose server may serve another model later."""
     for name in ("mine", "base"):

@@ -82,6 +82,9 @@ def test_an_expert_has_one_answer_about_a_pair(tmp_path: Path) -> None:
     again = {**row, "reply_a": "Two.", "reply_b": "One.", "better": "b"}
     turned = write_jsonl(tmp_path / "turned.jsonl", [row | {"better": "a"}, again])
     assert {*read_experts([str(turned)])["turned"].values()} == {1.0, -1.0}
+    same = write_jsonl(tmp_path / "same.jsonl", [{**row, "reply_b": "One. ", "better": "a"}])
+    with pytest.raises(UserError, match="same.jsonl line 1: both replies are the same text; better must be tie"):
+        read_experts([str(same)])
 
 
 def test_agreement_is_that_of_the_pairs_of_an_opponent_and_of_all_experts(tmp_path: Path) -> None:
