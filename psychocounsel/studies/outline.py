@@ -85,10 +85,16 @@ def _demand(plan: StudyPlan, cluster: Cluster) -> str:
     gpus = sum(_hours(request) * request.gpus_per_node for request in requests)
     nodes = sum(_hours(request) for request in requests if not request.gpus_per_node)
     costs = [
-        f"{hours:,.0f} {unit}" for hours, unit in ((gpus, "GPU-hours"), (nodes, "node-hours without GPUs")) if hours
+        f"{_rounded(hours)} {unit}"
+        for hours, unit in ((gpus, "GPU-hours"), (nodes, "node-hours of jobs without GPUs"))
+        if hours
     ]
-    requeues = " without requeues" if any(request.requeue for request in requests) else ""
-    return words + (f": at most {' and '.join(costs)}{requeues}" if costs else "")
+    requeues = "; requeues not counted" if any(request.requeue for request in requests) else ""
+    return words + (f": at most {', and '.join(costs)}{requeues}" if costs else "")
+
+
+def _rounded(hours: float) -> str:
+    return f"{hours:,.0f}" if hours >= 9.95 else f"{hours:.1f}".removesuffix(".0")
 
 
 def _hours(request: SlurmRequest) -> float:
@@ -101,9 +107,12 @@ def _asking(plan: StudyPlan) -> list[str]:
     """Return lines about the stages' requests to language models, if these are known before earlier stages have run."""
     lines = list[str]()
     for planned in plan.stages:
-        for forecast, runs in Counter(map(_forecast, planned.unfinished())).items():
-            whose = planned.name if runs == 1 else f"{planned.name}, each of {runs} runs"
-            lines += [f"{whose}: {line}" for line in forecast]
+        alike: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+        for forecast in map(_forecast, planned.unfinished()):
+            alike.setdefault(tuple(sorted(forecast)), []).append(forecast)  # runs may name their models in other orders
+        for forecasts in alike.values():
+            whose = planned.name if len(forecasts) == 1 else f"{planned.name}, each of {len(forecasts)} runs"
+            lines += [f"{whose}: {line}" for line in forecasts[0]]
     return ["", *lines] if lines else []
 
 

@@ -31,8 +31,26 @@ def test_every_job_of_a_study_counts_with_its_segments_and_hours(tmp_path: Path)
     hours = 2 * 3 * len(runs) + others * 20 / 60  # a job that chooses runs or writes tables has 20 minutes
     assert line == (
         f"{len(runs)} jobs to run on cluster=slurm, and {others} to choose runs or write tables; "
-        f"{3 * len(runs) + others} jobs in the queue by cluster.segments: at most {hours:,.0f} node-hours without GPUs"
+        f"{3 * len(runs) + others} jobs in the queue by cluster.segments: at most {hours:,.0f} node-hours of jobs without GPUs"
     )
+
+
+def test_node_hours_below_ten_have_a_decimal_and_requeues_are_not_counted(tmp_path: Path) -> None:
+    (line,) = _demand(planned(tmp_path, "cluster=slurm", "cluster.gpus_per_node=4", "cluster.time=10h"))
+    assert re.search(
+        r": at most \d+ GPU-hours, and 0\.\d node-hours of jobs without GPUs; requeues not counted$", line
+    ), line
+
+
+def test_runs_that_name_their_models_in_another_order_are_told_together(tmp_path: Path) -> None:
+    text = CHAIN.replace("for_each: dpo", "for_each: [dpo, tuned]")
+    text = text.replace(
+        "  each_health:", "  tuned: train algo=orpo ${study.size} model.path=${stage.sft.model}\n  each_health:"
+    )
+    asked = [
+        line for line in outline(planned(tmp_path, text=text), Local()).splitlines() if line.startswith("each_health")
+    ]
+    assert asked and all(line.startswith("each_health, each of 3 runs: ") for line in asked), asked
 
 
 @pytest.mark.slow
