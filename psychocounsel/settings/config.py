@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any
+from typing import Any, get_origin
 
 from hydra import version
 from hydra._internal.hydra import Hydra
@@ -141,17 +141,37 @@ def type_section(config: DictConfig, key: str, group: str) -> None:
 
 def typed(plain: DictConfig, fields: type) -> DictConfig:
     """Return `plain` with the types of the dataclass `fields` and of the dataclasses named by its groups, limits checked."""
-    groups = [group for group in GROUPS if group in plain]
-    if OmegaConf.select(plain, "data._target_"):
-        groups.append("data")  # the user's own data source reads the rows
-    targets = {group: target_class(plain, group) for group in groups}
-    names = tuple(plain[group]["_target_"] for group in targets)
-    schema = _schema(fields, tuple(targets.items()), names)
-    config = _merge(schema, plain)
+    targets = _targets(plain)
+    config = _merge(_schema_of(plain, fields, targets), plain)
     check_limits(fields, config, skip=targets)
     for group, target in targets.items():
         check_limits(target, config[group], f"{group}.")
     return config
+
+
+def dictionary_above(command: Command, plain: DictConfig, key: str) -> str | None:
+    """Return the nearest key above `key` whose value is a dictionary with names that the user chooses, or None."""
+    schema = _schema_of(plain, command.schema(plain), _targets(plain))
+    parts = key.split(".")
+    for end in range(len(parts) - 1, 0, -1):
+        section: Any = schema
+        for part in parts[:end]:
+            section = section._get_node(part, validate_access=False) if isinstance(section, DictConfig) else None
+        if isinstance(section, DictConfig) and get_origin(section._metadata.ref_type) is dict:
+            return ".".join(parts[:end])
+    return None
+
+
+def _targets(plain: DictConfig) -> dict[str, type]:
+    groups = [group for group in GROUPS if group in plain]
+    if OmegaConf.select(plain, "data._target_"):
+        groups.append("data")  # the user's own data source reads the rows
+    return {group: target_class(plain, group) for group in groups}
+
+
+def _schema_of(plain: DictConfig, fields: type, targets: Mapping[str, type]) -> DictConfig:
+    names = tuple(plain[group]["_target_"] for group in targets)
+    return _schema(fields, tuple(targets.items()), names)
 
 
 @cache

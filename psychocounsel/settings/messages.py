@@ -4,14 +4,17 @@ import re
 import shlex
 import shutil
 from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import DictConfig
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException
 
 from psychocounsel.errors import UserError, words
 from psychocounsel.settings import config as configs
+from psychocounsel.settings.command import command_named
 from psychocounsel.settings.keys import bases_of, renamed, unknown_key
 from psychocounsel.settings.names_elsewhere import our_choice
 from psychocounsel.settings.overrides import config_dirs, joined_again, shell_word, with_quoted_texts
@@ -126,7 +129,26 @@ def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> s
         return f"{key}: has no such entry; it has {', '.join(name.rpartition('.')[2] for name in inner)}"
     if key in ("callbacks", "model.template_args"):
         return f"{key}: is a dictionary; add an entry with +{key}.NAME=VALUE"
-    return unknown_key(key, valid, config_name)
+    return _new_entry(key, valid, arguments, config_name) or unknown_key(key, valid, config_name)
+
+
+def _new_entry(key: str, valid: Sequence[str], arguments: Sequence[str], config_name: str) -> str | None:
+    """Return how to add the entry `key` to a dictionary with names of the user's choice; None for other or misspelt keys."""
+    try:
+        command = command_named(config_name)
+        place = configs.dictionary_above(command, _composed(arguments, config_name), key) if command else None
+    except Exception:  # the choices are swept or wrong
+        return None
+    if (
+        place is None or (shipped("conf") / place.rpartition(".")[2]).is_dir()
+    ):  # the second: a choice, such as rollout.clients
+        return None
+    name = key.removeprefix(f"{place}.")
+    entries = [other.removeprefix(f"{place}.") for other in valid if other.startswith(f"{place}.")]
+    if get_close_matches(name, entries, 1, 0.75):
+        return None
+    entry = f"'{place}={{{name}: VALUE}}'" if "." in name else f"+{key}=VALUE"  # after +, a dot would begin a section
+    return f"{key}: {place} is a dictionary; type {entry}"
 
 
 def _path_of(group: str, name: str) -> str:
@@ -143,12 +165,17 @@ def _path_of(group: str, name: str) -> str:
 
 def _keys_for(arguments: Sequence[str], config_name: str) -> list[str]:
     """Return the keys that the chosen groups have, or [] if the choices are swept or the user's own."""
-    groups = {path.name for path in shipped("conf").iterdir() if path.is_dir()}
-    choices = [argument for argument in arguments if argument.partition("=")[0] in groups]
     try:
-        return flat_keys(configs.compose(choices, config_name, config_dirs(arguments)))
+        return flat_keys(_composed(arguments, config_name))
     except Exception:
         return []
+
+
+def _composed(arguments: Sequence[str], config_name: str) -> DictConfig:
+    """Return the configuration of the chosen groups, without other overrides."""
+    groups = {path.name for path in shipped("conf").iterdir() if path.is_dir()}
+    choices = [argument for argument in arguments if argument.partition("=")[0] in groups]
+    return configs.compose(choices, config_name, config_dirs(arguments))
 
 
 def _unknown_choice(path: str, options: Sequence[str]) -> str:
