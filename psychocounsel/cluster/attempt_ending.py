@@ -12,7 +12,9 @@ from psychocounsel.rundir.paths import RunDir, StepsDir
 from psychocounsel.rundir.results import BUDGET_SPENT, REFUSED
 
 CANCELLED = "TERM"  # value of `stop_signal` after `scancel`
-NO_SIGNAL = "no"  # value of `stop_signal` if no signal asked the run to stop
+STOP_FILE = "stop file"  # value of `stop_signal` after `touch RUN/stop`
+BY_ITS_USER = (CANCELLED, STOP_FILE)
+NO_SIGNAL = "no"  # value of `stop_signal` if nothing asked the run to stop
 _MOST_IDLE_STOPS = 3
 
 
@@ -23,7 +25,7 @@ class AttemptEnding:
     Attributes:
         code: exit code of the attempt.
         step: last optimizer step.
-        stop_signal: signal that asked it to stop, or NO_SIGNAL.
+        stop_signal: signal that asked it to stop, STOP_FILE or NO_SIGNAL.
         words: line of its logs about the end, or ""; for exit code 3, the limit that ended it (`limit_reached`).
         by_srun: True if srun itself failed, so that the code does not come from our processes.
         mark: see `progress_mark`.
@@ -52,8 +54,9 @@ def judge(
     """Return the decision about an attempt.
 
     A crash is retried, unless the previous attempt crashed too and no step was made in between. Wrong input, a `guard`
-    limit, a gate's refusal and a spent budget end the run. So do three stops in a row without progress, because the next
-    attempt would not get further; those by `scancel` do not count. After `max_requeues` requeues, no attempt follows.
+    limit, a gate's refusal, a spent budget and the file `RUN/stop` end the run. So do three stops in a row without
+    progress, because the next attempt would not get further; those that its user asked for do not count. After
+    `max_requeues` requeues, no attempt follows.
 
     Args:
         before: the records of earlier attempts, oldest first.
@@ -71,6 +74,8 @@ def judge(
         return AttemptVerdict("failed", False, at_once[ended.code])
     stopped = ended.code == CONTINUE_LATER
     why = _stop(ended, detail) if stopped else _crash(ended, detail)
+    if stopped and ended.stop_signal == STOP_FILE:
+        return AttemptVerdict("stopped", False, why)
     if given_up := _given_up(ended, before, why, stopped):
         return AttemptVerdict("failed", False, given_up)
     if restarts >= max_requeues:
@@ -109,7 +114,7 @@ def _given_up(ended: AttemptEnding, before: Sequence[Mapping[str, Any]], why: st
         return f"{both}, so the run was given up"
     if ended.stop_signal == CANCELLED:
         return ""
-    uncancelled = [record for record in before if record.get("signal") != CANCELLED]
+    uncancelled = [record for record in before if record.get("signal") not in BY_ITS_USER]
     idle = [record for record in uncancelled[1 - _MOST_IDLE_STOPS :] if record.get("verdict") == "stopped"]
     if len(idle) < _MOST_IDLE_STOPS - 1 or any(record.get("mark") != ended.mark for record in idle) or not ended.mark:
         return ""

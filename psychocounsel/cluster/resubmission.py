@@ -27,6 +27,7 @@ from psychocounsel.settings.command import command_of
 from psychocounsel.settings.keys import refuse_control_characters
 from psychocounsel.settings.overrides import typed_override
 from psychocounsel.settings.own_code import require_agreement
+from psychocounsel.settings.paths import make_cluster_absolute
 from psychocounsel.settings.schema import flat_keys
 from psychocounsel.settings.targets import add_code_path
 from psychocounsel.storage.files import with_noun, write_atomically
@@ -121,6 +122,7 @@ def _job(row: Row, overrides: Sequence[Override]) -> Job:
         _apply(config, override)
     typed = configs.typed_groups(OmegaConf.create({"cluster": config.cluster}))
     refuse_control_characters(typed.cluster, "cluster")
+    make_cluster_absolute(config)
     cluster: Cluster = configs.build(config, "cluster")
     cluster.check()
     config.run_dir = str(row.run_dir)  # the folder may have been moved

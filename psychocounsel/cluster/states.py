@@ -13,7 +13,7 @@ from typing import Any
 
 from psychocounsel.blocks.conclusions import verdict_lines, verdict_words
 from psychocounsel.blocks.terminal import aligned
-from psychocounsel.cluster.attempt_ending import CANCELLED, last_error
+from psychocounsel.cluster.attempt_ending import BY_ITS_USER, last_error
 from psychocounsel.cluster.base import NoAnswer, QueueState, Usage
 from psychocounsel.cluster.starting import by_cluster
 from psychocounsel.errors import DONE, UserError
@@ -217,7 +217,7 @@ def _of_ended(row: Row, queue_state: QueueState | None, last: dict[str, Any]) ->
 def _died_before_attempt(queue_state: QueueState, last: dict[str, Any]) -> str:
     """Return why a job that was to make another attempt has ended without one; "" if none was due, or its log is silent."""
     goes_on = last.get("requeued") or queue_state.job not in _jobs_of(last)  # a later segment
-    if not goes_on or last.get("verdict") in (None, "failed") or last.get("signal") == CANCELLED:
+    if not goes_on or last.get("verdict") in (None, "failed") or last.get("signal") in BY_ITS_USER:
         return ""
     named = last_error(*_logs(queue_state), only_named=True)
     return named or (queue_state.ending if queue_state.phase == "ended" else "")

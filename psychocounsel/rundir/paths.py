@@ -252,6 +252,13 @@ class RunDir:
         """Return the file with the address of a ready server."""
         return self.servers / f"{number}.json"
 
+    def ended_server(self, number: int) -> Path:
+        """Return the file that tells how a server ended that nobody had asked to."""
+        return self.servers / f"{number}.ended"
+
+    def ended_servers(self) -> list[Path]:
+        return sorted(self.servers.glob("*.ended"))
+
     def ready_servers(self) -> list[Path]:
         return sorted(self.servers.glob("*.json"))
 

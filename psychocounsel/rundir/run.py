@@ -73,8 +73,8 @@ class Run:
         if self.is_main:
             print(text, file=sys.stderr, flush=True)
 
-    def give_up(self, text: str, step: int) -> None:
-        """Print why the run stops after `step` steps, even if the disk is full."""
+    def give_up(self, text: str, step: int, phase: str = "stopped") -> None:
+        """Print why the run stops after `step` steps, even if the disk is full; `phase` is what `state.json` says."""
         if self.is_main:
             print(text, file=sys.stderr, flush=True)
         with suppress(OSError):
@@ -82,7 +82,7 @@ class Run:
                 self.log.fileno(), f"{text}\n".encode()
             )  # bypasses the buffer, which would otherwise be flushed again
         with suppress(OSError):
-            self.write_state("stopped", step, None)
+            self.write_state(phase, step, None)
 
     def write_state(self, phase: str, step: int, total: int | None) -> None:
         """Write the run's phase and step to `state.json`, for `jobs` and `report`."""
@@ -165,12 +165,23 @@ def engine_log() -> Path | None:
 def job_servers(run_dir: Path) -> list[str]:
     """Return the addresses of this job's servers that are ready."""
     servers = [read_json(file) or {} for file in RunDir(run_dir).ready_servers()]
-    return [server["address"] for server in servers if server.get("job") == _this_job()]
+    return [server["address"] for server in servers if server.get("job") == this_job()]
 
 
 def note_ready_server(run_dir: Path, number: int, address: str) -> None:
     """Tell the run that server `number` of this job is ready."""
-    write_json(RunDir(run_dir).server(number), {"address": address, "job": _this_job(), "ready": time.time()})
+    write_json(RunDir(run_dir).server(number), {"address": address, "job": this_job(), "ready": time.time()})
+
+
+def ended_servers(run_dir: Path) -> dict[int, str]:
+    """Return how servers of this job ended that nobody had asked to, by their numbers."""
+    notes = {int(file.stem): read_json(file) or {} for file in RunDir(run_dir).ended_servers()}
+    return {number: note["ending"] for number, note in notes.items() if note.get("job") == this_job()}
+
+
+def note_ended_server(run_dir: Path, number: int, ending: str) -> None:
+    """Tell the job that waits for its servers that server `number` ended, and how."""
+    write_json(RunDir(run_dir).ended_server(number), {"ending": ending, "job": this_job()})
 
 
 def server_secret(run_dir: Path) -> str:
@@ -178,5 +189,6 @@ def server_secret(run_dir: Path) -> str:
     return shared_secret(RunDir(run_dir).server_key)
 
 
-def _this_job() -> str:
+def this_job() -> str:
+    """Return the number of the SLURM job that this process belongs to; 0 outside of one."""
     return os.environ.get("SLURM_JOB_ID", "0")

@@ -154,6 +154,19 @@ def make_folders_absolute(config: DictConfig) -> None:
         config[key] = absolute(config[key])
     if config.get("after") is not None:
         config.after = [absolute(parent) for parent in config.after]
+    make_cluster_absolute(config)
+
+
+def make_cluster_absolute(config: DictConfig) -> None:
+    """Make the Python of the jobs and a file of a container image absolute, because a batch script quotes its words.
+
+    A name such as `python3`, which jobs search in PATH, and an image of a registry are kept.
+    """
+    python, image = (OmegaConf.select(config, f"cluster.{key}") for key in ("python", "container.image"))
+    if python and "/" in python:
+        config.cluster.python = absolute(python)
+    if image and expanded(image).exists():
+        config.cluster.container.image = absolute(image)
 
 
 def name_by_path(section: DictConfig, generic: Collection[str]) -> None:

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from psychocounsel.cluster.attempt_ending import AttemptEnding, AttemptVerdict, judge, last_error, progress_mark
+from psychocounsel.cluster.attempt_ending import (
+    STOP_FILE,
+    AttemptEnding,
+    AttemptVerdict,
+    judge,
+    last_error,
+    progress_mark,
+)
 from psychocounsel.cluster.base import QueueState
 from psychocounsel.cluster.rank import _served
 from psychocounsel.cluster.states import row_of
@@ -45,6 +52,7 @@ def test_what_follows_each_exit_code() -> None:
     assert verdict(4, 0) == AttemptVerdict("failed", False, "a gate could not decide (exit code 4)")
     assert verdict(75, 4, stop_signal="USR1") == AttemptVerdict("stopped", True, "stopped at step 4 (USR1)")
     assert verdict(137, 4) == AttemptVerdict("crashed", True, "crashed at step 4 (exit code 137)")
+    assert verdict(75, 4, stop_signal=STOP_FILE) == AttemptVerdict("stopped", False, "stopped at step 4 (stop file)")
     assert verdict(75, 4, restarts=3, most=3).goes_on is False
     assert verdict(1, 4, restarts=3, most=3).reason.endswith("not requeued: cluster.max_requeues=3")
 
@@ -87,6 +95,8 @@ def test_the_third_stop_without_progress_is_the_last() -> None:
     cancelled = [{**stop("a"), "signal": "TERM"}, {**stop("a"), "signal": "TERM"}]
     assert verdict(75, 0, *cancelled, mark="a", stop_signal="USR1").goes_on, "its user cancelled it twice"
     assert verdict(75, 0, stop("a"), stop("a"), mark="a", stop_signal="TERM").word == "stopped"
+    by_file = [{**stop("a"), "signal": STOP_FILE}] * 2
+    assert verdict(75, 0, *by_file, mark="a", stop_signal="USR1").goes_on
 
 
 def test_steps_shards_answers_and_cached_references_are_progress(tmp_path: Path) -> None:
@@ -116,9 +126,10 @@ def test_steps_shards_answers_and_cached_references_are_progress(tmp_path: Path)
         ("9", {"requeued": True}, "failed", f"never started (failed): {DIED}"),
         ("7", {"requeued": False}, "stopped", "stopped at step 3"),
         ("7", {"requeued": True, "signal": "TERM"}, "stopped", "stopped at step 3"),
+        ("8", {"requeued": False, "signal": STOP_FILE}, "stopped", "stopped at step 3"),
         ("8", {"requeued": False, "verdict": "failed"}, "failed", "stopped at step 3"),
     ],
-    ids=["requeued", "next segment", "submitted again", "no more", "cancelled", "given up"],
+    ids=["requeued", "next segment", "submitted again", "no more", "cancelled", "stop file", "given up"],
 )
 def test_a_job_that_dies_before_its_attempt_begins_is_failed(
     job: str, about: dict[str, Any], state: str, reason: str, tmp_path: Path

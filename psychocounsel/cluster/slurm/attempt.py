@@ -2,7 +2,7 @@
 
 `python -m psychocounsel.cluster.slurm.attempt begin RUN` prints the attempt's number and a free port of this node as the
 ranks' rendezvous. It prints nothing if there is nothing to do, with exit code 0 for a finished run and the last attempt's
-code for a run that was given up in this submission.
+code for a run that was given up, or stopped by `touch RUN/stop`, in this submission.
 
 `... end RUN NUMBER CODE ASKED` prints `again`, or the exit code for the job. ASKED is the signal that asked the run to
 stop, or `no`.
@@ -21,7 +21,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from psychocounsel.cluster.attempt_ending import NO_SIGNAL, AttemptEnding, judge, last_error, progress_mark
+from psychocounsel.cluster.attempt_ending import NO_SIGNAL, STOP_FILE, AttemptEnding, judge, last_error, progress_mark
 from psychocounsel.cluster.slurm.accounting import ran_out_of_memory
 from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, USER_ERROR
 from psychocounsel.remote.server_access import free_port
@@ -46,7 +46,7 @@ def begin(run_dir: Path) -> tuple[str, int]:
     """Start an attempt: make `logs/NN`, point `logs/latest` to it, and return NN and 0.
 
     If there is nothing to do, return "" and an exit code: 0 for a finished run, and the last attempt's code for a run
-    that was given up in this submission.
+    that was given up, or stopped by `touch RUN/stop`, in this submission.
     """
     job = os.environ.get("SLURM_JOB_ID")
     earlier = attempts(run_dir)
@@ -54,7 +54,8 @@ def begin(run_dir: Path) -> tuple[str, int]:
         return "", DONE
     last = earlier[-1] if earlier else {}
     same_job = bool(last) and last.get("job") == job
-    if last.get("verdict") == "failed" and (same_job or _is_of_this_submission(run_dir, last)):
+    no_more = last.get("verdict") == "failed" or last.get("signal") == STOP_FILE
+    if no_more and (same_job or _is_of_this_submission(run_dir, last)):
         return "", last["code"]  # the job was requeued for another of its runs, or is a later segment
     if same_job and job:  # a requeued job has no live process that could own the directory
         forget_owner(run_dir, job)
@@ -85,6 +86,9 @@ def end(run_dir: Path, number: int, code: int, stop_signal: str) -> str:
     node = next((task.node for task in tasks if task.rank == rank), "")
     lost = code == DONE and not is_finished(run_dir)  # srun returned 0 although a node was lost
     code = CONTINUE_LATER if lost else code
+    stop_file = RunDir(run_dir).stop
+    if code == CONTINUE_LATER and stop_file.exists():
+        stop_signal = STOP_FILE
     by_srun = rank is None and code not in (DONE, CONTINUE_LATER) and _BY_SRUN.search(errors) is not None
     ended = _ending(run_dir, attempt, rank or 0, code, stop_signal, by_srun)
     if code > _BY_SIGNAL and not by_srun:
@@ -104,6 +108,8 @@ def end(run_dir: Path, number: int, code: int, stop_signal: str) -> str:
     if verdict.word in ("failed", "crashed"):
         said = _last_words(attempt, rank or 0, said)
     note_attempt(attempt, ended=time.time(), verdict=verdict.word, reason=verdict.reason, **about)
+    if stop_signal == STOP_FILE:
+        stop_file.unlink(missing_ok=True)
     print(said, file=sys.stderr)
     return "again" if verdict.goes_on else str(0 if verdict.word == "finished" else code)
 

@@ -86,18 +86,22 @@ class Slurm(SlurmRequest, Cluster):
         return study_chain.submit_study(groups)
 
     def light(self) -> dict[str, Any]:
-        """Return settings for one CPU and no GPU for some minutes; all other keys stay as for other jobs."""
+        """Return settings for one CPU and no GPU for some minutes; all other keys stay as for other jobs.
+
+        A site that forbids --mem gets --mem-per-cpu, and options of `sbatch` about GPUs are left out.
+        """
         one = {"nodes": 1, "gpus_per_node": 0, "gpu_type": None, "device": "cpu", "processes": 1, "cpus_per_process": 1}
         one |= {
             "threads": 1,
             "memory": "2G",
-            "memory_per": "node",
+            "memory_per": "node" if self.memory_per == "node" else "cpu",
             "time": "20m",
             "stop_before_limit": "1m",
             "exclusive": False,
             "segments": 1,
         }
-        return one | {"server_nodes": 0, "max_parallel": None, "runs_per_job": None, "runs_side_by_side": 1}
+        one |= {"server_nodes": 0, "max_parallel": None, "runs_per_job": None, "runs_side_by_side": 1}
+        return one | {"sbatch": {key: value for key, value in self.sbatch.items() if "gpu" not in str(key)}}
 
     def queue_states(self, runs: Sequence[Path]) -> dict[Path, QueueState]:
         """Return SLURM's states; empty on a machine without SLURM, to which a sweep was copied."""

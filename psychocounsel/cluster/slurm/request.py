@@ -4,13 +4,12 @@ import re
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from psychocounsel.errors import UserError
 from psychocounsel.remote.server_access import SECRET_FORMS, VARIABLE
 from psychocounsel.settings.schema import option
-from psychocounsel.storage.files import with_noun
+from psychocounsel.storage.files import expanded, with_noun
 
 # Times and sizes as people and SLURM write them.
 
@@ -115,7 +114,7 @@ class Container:
         if not self.is_pyxis and image.endswith(".sqsh"):
             raise UserError(f"{_KEY}.image={image}: is an image for enroot; use {_KEY}.command=pyxis, or a .sif file")
         is_file = image.endswith(".sqsh") or image.startswith(("/", ".", "~")) if self.is_pyxis else "://" not in image
-        if is_file and not Path(image).exists():
+        if is_file and not expanded(image).exists():
             raise UserError(f"{_KEY}.image={image}: no such file")
 
     def before_python(self, binds: Sequence[str], gpus: bool) -> list[str]:
@@ -214,7 +213,8 @@ def _refusal(key: str, what: str) -> str:
     variable = what if VARIABLE.fullmatch(what) else "HF_TOKEN"
     return (
         f"{key}: a secret ({what}) would be in the batch script, which others can read: export it in the submitting shell, "
-        f"whose environment jobs inherit, or read it from your own file by cluster.setup=['export {variable}=$(cat FILE)']"
+        f"whose environment jobs inherit, or read it from your own file by "
+        f"""'cluster.setup=["export {variable}=$(cat FILE)"]'"""
     )
 
 
@@ -248,6 +248,7 @@ _OUR_VARIABLES = {  # in cluster.environment they would replace those of the bat
     "PSYCHOCOUNSEL_CODE": "submission sets it",
     "PSYCHOCOUNSEL_DEVICE": "use cluster.device",
 }
+_LONGEST_WARNING = 65535  # seconds; the largest of --signal
 Plain = str | int | float | bool | None
 _NAMED = ("account", "partition", "qos", "nodes", "time", "constraint", "exclude", "reservation", "exclusive")
 
@@ -376,6 +377,10 @@ class SlurmRequest:
             raise UserError(
                 f"cluster.time={self.time} leaves no time before cluster.stop_before_limit={self.stop_before_limit}"
             )
+        if self.stop_seconds > _LONGEST_WARNING:
+            raise UserError(
+                f"cluster.stop_before_limit={self.stop_before_limit}: SLURM warns at most 18h before the limit"
+            )
         if not self.node_megabytes and self.memory_per != "node":
             needs = "a GPU and " if self.memory_per == "gpu" and not self.gpus_per_node else ""
             raise UserError(f"cluster.memory_per={self.memory_per} needs {needs}cluster.memory=SIZE")
@@ -430,8 +435,8 @@ class SlurmRequest:
             )
         if self.gpu_request == "gpus_per_task" and self.tasks_per_node not in (1, self.gpus_per_node):
             raise UserError(
-                "cluster.gpu_request=gpus_per_task shows each process its own GPUs alone: "
-                f"cluster.gpus_per_node={self.gpus_per_node} must be the {with_noun(self.tasks_per_node, 'process')} on each node"
+                "cluster.gpu_request=gpus_per_task gives each process its own GPU: type "
+                f"cluster.gpus_per_node={self.tasks_per_node}, one for each of the {self.tasks_per_node} processes on a node"
             )
 
     def _check_processes(self) -> None:

@@ -105,13 +105,15 @@ def directives(cluster: SlurmRequest, name: str, folder: Path, tasks: int, depen
     if cluster.exclusive:
         lines.append("--exclusive")
     if cluster.mail_user:
-        lines += [f"--mail-user={_quoted(cluster.mail_user)}", f"--mail-type={cluster.mail_type}"]
+        types = "".join(cluster.mail_type.split())  # SLURM ignores a type after a blank
+        lines += [f"--mail-user={_quoted(cluster.mail_user)}", f"--mail-type={_quoted(types)}"]
     lines += [f"--signal=B:USR1@{cluster.stop_seconds}", "--requeue" if cluster.requeue else "--no-requeue"]
     if dependency:
         lines += [f"--dependency={dependency}", "--kill-on-invalid-dep=yes"]
     for key, value in cluster.sbatch.items():
         option = f"--{str(key).lstrip('-')}"
-        lines.append(option if value is True or value is None else f"{option}={_quoted(value)}")
+        if value is not False:  # false: without the option
+            lines.append(option if value is True or value is None else f"{option}={_quoted(value)}")
     return lines
 
 

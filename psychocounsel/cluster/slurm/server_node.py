@@ -1,14 +1,13 @@
 """Commands of the batch script for servers on their own nodes next to training.
 
 `python -m psychocounsel.cluster.slurm.server_node run RUN` starts `cluster.servers.command`, waits until the server is
-healthy, and keeps its address in `RUN/servers/N.json` while it lives. `... wait RUN COUNT` returns when COUNT servers
-are ready.
+healthy, and keeps its address in `RUN/servers/N.json` while it lives. `RUN/servers/N.ended` tells how it ended, unless
+it was asked to. `... wait RUN COUNT` returns when COUNT servers are ready.
 """
 
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -19,10 +18,11 @@ import urllib.request
 from functools import reduce
 from pathlib import Path
 
+from psychocounsel.cluster.slurm.queue import call
 from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.remote.server_access import free_port
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.rundir.run import job_servers, note_ready_server
+from psychocounsel.rundir.run import ended_servers, job_servers, note_ended_server, note_ready_server, this_job
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.storage.files import with_noun
@@ -59,7 +59,10 @@ def run(run_dir: Path) -> int:
             note_ready_server(run_dir, number, f"http://{_host()}:{port}")
             print(f"server {number} is ready at {_host()}:{port}", flush=True)
             server.wait()
-        print(f"server {number} {_end_words(server, stop_requested, settings.start_minutes)}", flush=True)
+        ending = _end_words(server, stop_requested, settings.start_minutes)
+        print(f"server {number} {ending}", flush=True)
+        if not stop_requested:
+            note_ended_server(run_dir, number, ending)
         return 0 if stop_requested else server.poll() or 1
     finally:
         file.unlink(missing_ok=True)
@@ -105,10 +108,10 @@ def _end(server: "subprocess.Popen[bytes]") -> None:
 def _host() -> str:
     """Return this node's address from SLURM, because at some sites names of nodes do not resolve."""
     node = os.environ.get("SLURMD_NODENAME")
-    if node and shutil.which("scontrol"):
-        shown = subprocess.run(["scontrol", "show", "node", node], capture_output=True, text=True).stdout
-        if match := re.search(r"NodeAddr=(\S+)", shown):
-            return match[1]
+    if node:
+        with contextlib.suppress(UserError):  # SLURM does not answer
+            if match := re.search(r"NodeAddr=(\S+)", call("scontrol", "show", "node", node)):
+                return match[1]
     return socket.gethostname()
 
 
@@ -116,11 +119,13 @@ def wait(run_dir: Path, count: int) -> None:
     """Wait until `count` servers are ready.
 
     Raises:
-        UserError: if they are not ready after `cluster.servers.start_minutes`.
+        UserError: if one has ended, or they are not ready after `cluster.servers.start_minutes`.
     """
     minutes = read_config(run_dir).cluster.servers.start_minutes
     deadline = time.monotonic() + 60 * minutes + _GRACE_SECONDS
     while len(job_servers(run_dir)) < count:
+        for number, ending in ended_servers(run_dir).items():
+            raise UserError(f"server {number} {ending}; see servers-{this_job()}-{number}.out next to the batch script")
         if time.monotonic() > deadline:
             raise UserError(
                 f"{with_noun(count - len(job_servers(run_dir)), 'server')} of {count} not ready after "

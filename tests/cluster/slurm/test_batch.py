@@ -20,7 +20,7 @@ from psychocounsel.cluster.slurm.script import directives, render
 from psychocounsel.errors import UserError
 from psychocounsel.remote import server_access
 from psychocounsel.rundir import submissions
-from psychocounsel.rundir.run import attempts
+from psychocounsel.rundir.run import attempts, ended_servers
 from psychocounsel.settings.command import command_of
 from tests.support.composed import check, compose
 
@@ -66,6 +66,10 @@ def test_sizes() -> None:
     [
         (["cluster.time=86400"], "a number without a unit"),
         (["cluster.time=4m"], "leaves no time before"),
+        (
+            ["cluster.time=48h", "cluster.stop_before_limit=20h"],
+            "cluster.stop_before_limit=20h: SLURM warns at most 18h before the limit",
+        ),
         (["cluster.nodes=2", "cluster.processes=3"], "must be a multiple of cluster.nodes=2"),
         (["cluster.gpus_per_node=4", "cluster.processes=5"], "has 4 GPUs"),
         (["cluster.gpus_per_node=4", "cluster.runs_side_by_side=3"], "must divide cluster.gpus_per_node=4"),
@@ -89,7 +93,9 @@ def test_sizes() -> None:
         (["cluster.environment={A: null}"], "cluster.environment.A=null: give it a value ('' for an empty one)"),
         (
             ["cluster.setup=[module purge,'export HF_TOKEN=abc']"],
-            "cluster.setup[1]: a secret (HF_TOKEN) would be in",
+            "cluster.setup[1]: a secret (HF_TOKEN) would be in the batch script, which others can read: export it in the "
+            "submitting shell, whose environment jobs inherit, or read it from your own file by "
+            """'cluster.setup=["export HF_TOKEN=$(cat FILE)"]'""",
         ),
         (["cluster.setup=['WANDB_API_KEY=\"abc\" wandb login']"], "cluster.setup[0]: a secret (WANDB_API_KEY)"),
         (["cluster.setup=['wandb login 0123456789abcdef0123456789abcdef']"], "cluster.setup[0]: a secret"),
@@ -141,11 +147,11 @@ def test_sizes() -> None:
         ),
         (
             ["cluster.gpu_request=gpus_per_task", "cluster.gpus_per_node=3", "cluster.processes=2"],
-            "cluster.gpus_per_node=3 must be the 2 processes on each node",
+            "type cluster.gpus_per_node=2, one for each of the 2 processes on a node",
         ),
         (
             ["cluster.gpu_request=gpus_per_task", "cluster.gpus_per_node=6", "cluster.processes=3"],
-            "cluster.gpus_per_node=6 must be the 3 processes on each node",
+            "type cluster.gpus_per_node=3, one for each of the 3 processes on a node",
         ),
         (
             ["cluster.gpu_request=gpus", "cluster.gpus_per_node=4", "cluster.runs_side_by_side=2"],
@@ -169,6 +175,7 @@ def test_what_cannot_work_is_refused_before_anything_is_written(overrides: list[
     [
         ["+cluster.environment.TOKENIZERS_PARALLELISM=false", "+cluster.environment.MAX_TOKENS=8"],
         ["cluster.setup=['export HF_TOKEN=$(cat ~/.hf_token)','export WANDB_API_KEY=\"$MINE\"']"],
+        ['cluster.setup=["export HF_TOKEN=$(cat ~/.hf_token)"]'],
         ["cluster.setup=['export HF_TOKEN_PATH=/home/me/.token','source activate mine','export SSL_MODE=on']"],
         ["cluster.servers.command=[vllm,--max-num-batched-tokens,'8192',--tokenizer,mine]"],
     ],
@@ -279,11 +286,12 @@ def test_servers_share_the_cpus_of_a_node() -> None:
 
 
 def test_addresses_of_servers_whose_node_failed_are_forgotten_before_new_servers_start(tmp_path: Path) -> None:
-    (stale := tmp_path / "servers" / "0.json").parent.mkdir()
-    stale.write_text("{}")
+    (folder := tmp_path / "servers").mkdir()
+    for name in ("0.json", "1.ended", "key"):
+        (folder / name).write_text("{}")
     before = script(server_nodes=1, servers={"command": ["x"]}).partition("# -- servers")[2].partition("srun ")[0]
     subprocess.run(["bash", "-euc", f"runs=('{tmp_path}') nodes=(a b)\n#{before}"], check=True)
-    assert not stale.exists()
+    assert not list(folder.iterdir())
 
 
 def test_a_server_that_is_not_ready_in_time_is_stopped_and_the_limit_is_named(
@@ -299,6 +307,33 @@ def test_a_server_that_is_not_ready_in_time_is_stopped_and_the_limit_is_named(
         signal.signal(signal.SIGTERM, handler)
     said = capfd.readouterr().out
     assert said == "server 0 was not ready within cluster.servers.start_minutes=0.005 and is stopped\n"
+
+
+def test_a_server_that_ends_at_its_start_ends_the_wait_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    servers = {"command": ["false"], "health": "/", "start_minutes": 20, "per_node": 1}
+    (tmp_path / "config.yaml").write_text(json.dumps({"cluster": {"servers": servers}}))
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        assert server_node.run(tmp_path) == 1
+    finally:
+        signal.signal(signal.SIGTERM, handler)
+    with pytest.raises(UserError, match=r"^server 0 has ended \(exit code 1\); see servers-12-0.out next to the batch"):
+        server_node.wait(tmp_path, 1)
+    assert ended_servers(tmp_path) == {0: "has ended (exit code 1)"}
+    monkeypatch.setenv("SLURM_JOB_ID", "13")
+    assert not ended_servers(tmp_path), "of another job"
+
+
+def test_the_address_of_a_server_is_the_nodes_name_where_slurm_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("SLURMD_NODENAME", "n1")
+    for does, address in (("echo 'NodeName=n1 NodeAddr=10.0.0.7 x'", "10.0.0.7"), ("exit 1", socket.gethostname())):
+        (tmp_path / "scontrol").write_text(f"#!/bin/sh\n{does}\n")
+        (tmp_path / "scontrol").chmod(0o755)
+        assert server_node._host() == address
 
 
 def test_an_allocation_of_unknown_size_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -321,7 +356,9 @@ def test_what_a_request_says() -> None:
             memory="0",
             time="2d",
             max_parallel=4,
-            sbatch={"hint": "nomultithread"},
+            mail_user="me@site.org",
+            mail_type="FAIL, END",
+            sbatch={"hint": "nomultithread", "hold": False, "overcommit": True},
         ),
         "name",
         Path("/runs/50% of it"),
@@ -331,8 +368,9 @@ def test_what_a_request_says() -> None:
     assert {
         "--array=0-11%4", "--nodes=2", "--ntasks-per-node=4", "--gres=gpu:a100:4", "--mem=0", "--time=2-00:00:00",
         "--signal=B:USR1@300", "--requeue", "--dependency=afterok:7", "--kill-on-invalid-dep=yes", "--hint=nomultithread",
-        "--open-mode=append", '--output="/runs/50%% of it/slurm-%A_%a.out"',
+        "--open-mode=append", '--output="/runs/50%% of it/slurm-%A_%a.out"', "--mail-type=FAIL,END", "--overcommit",
     } <= set(asked)  # fmt: skip
+    assert not any("hold" in line for line in asked)
     for settings, line in (
         ({"gpu_type": "h100", "gpu_request": "gpus_per_node"}, "--gpus-per-node=h100:8"),
         ({"nodes": 2, "gpu_type": "3g.40gb", "gpu_request": "gpus"}, "--gpus=3g.40gb:16"),
@@ -342,6 +380,24 @@ def test_what_a_request_says() -> None:
     ):
         lines = directives(SlurmRequest(gpus_per_node=8, **settings), "n", Path("/r"), 1)  # type: ignore[arg-type]
         assert line in lines and "--gres" not in "".join(lines) * ("gpu_request" in settings)
+
+
+def test_a_python_and_an_image_become_absolute_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Because the batch script quotes its words, and jobs may start in another folder."""
+    from psychocounsel.settings.paths import make_cluster_absolute
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.sif").touch()
+    for python, image, expected in (
+        ("~/env/bin/python", "~/mine.sif", (f"{tmp_path}/env/bin/python", f"{tmp_path}/mine.sif")),
+        ("env/bin/python", "mine.sif", (f"{tmp_path}/env/bin/python", f"{tmp_path}/mine.sif")),
+        ("python3.12", "docker://org/image:1", ("python3.12", "docker://org/image:1")),
+    ):
+        config = check(compose(["cluster=slurm", f"cluster.python='{python}'", f"cluster.container.image='{image}'"]))
+        assert (config.cluster.python, config.cluster.container.image) == expected
+    make_cluster_absolute(config := check(compose(["cluster=slurm"])))
+    assert (config.cluster.python, config.cluster.container.image) == (None, None)
 
 
 def test_a_container_gets_the_gpus_and_the_folders() -> None:
@@ -494,6 +550,29 @@ def test_an_attempt_is_numbered_and_not_made_again_when_done(tmp_path: Path, mon
     assert attempt.begin(tmp_path) == ("04", 0), "submitted again"
     (tmp_path / "summary.json").write_text('{"status": "finished"}')
     assert attempt.begin(tmp_path) == ("", 0)
+
+
+def test_a_run_that_is_stopped_by_its_file_goes_on_only_when_it_is_submitted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "config.yaml").write_text("cluster: {max_requeues: 5}\n")
+    (tmp_path / "state.json").write_text('{"step": 3}')
+    monkeypatch.setenv("SLURM_JOB_ID", "12")
+    submissions.write(submissions.new_submission(tmp_path), tmp_path, ["12", "13"], [[tmp_path]], [])
+    assert attempt.begin(tmp_path) == ("01", 0)
+    (tmp_path / "stop").touch()
+    assert attempt.end(tmp_path, 1, 75, "no") == "75"
+    assert not (tmp_path / "stop").exists()
+    said = attempts(tmp_path)[-1]
+    assert (said["verdict"], said["requeued"], said["reason"]) == ("stopped", False, "stopped at step 3 (stop file)")
+    assert attempt.begin(tmp_path) == ("", 75), "the job was requeued for another of its runs"
+    monkeypatch.setenv("SLURM_JOB_ID", "13")
+    assert attempt.begin(tmp_path) == ("", 75), "a later segment"
+    monkeypatch.setenv("SLURM_JOB_ID", "40")
+    submissions.write(submissions.new_submission(tmp_path), tmp_path, ["40"], [[tmp_path]], [])
+    assert attempt.begin(tmp_path) == ("02", 0), "submitted again"
+    (tmp_path / "stop").touch()
+    assert attempt.end(tmp_path, 2, 1, "no") == "again", "a crash is tried again"
 
 
 @pytest.mark.parametrize(("array", "jobs"), [(None, ["12", "13", "14"]), ("11", ["11", "13", "14"])])

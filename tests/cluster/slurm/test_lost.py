@@ -108,6 +108,13 @@ def test_the_smallest_job_of_a_cluster_is_one_process_without_gpu(preset: str) -
     assert (cluster.process_count(), cluster.gpus()) == (1, 0)
 
 
+def test_the_smallest_job_keeps_the_sites_form_of_memory_and_no_options_of_gpus() -> None:
+    given = ["cluster.sbatch={gpu-bind: none, licenses: scratch}", "cluster.memory=9G"]
+    for unit, kept in (("node", "node"), ("gpu", "cpu"), ("cpu", "cpu")):
+        light = build(compose(["cluster=slurm", *given, f"cluster.memory_per={unit}"]), "cluster").light()
+        assert (light["memory_per"], light["sbatch"]) == (kept, {"licenses": "scratch"})
+
+
 def test_cancelling_a_run_names_the_runs_that_share_its_job(
     tmp_path: Path, queue: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
