@@ -109,17 +109,18 @@ def _is_override(text: str) -> bool:
 
 
 def _parser() -> Parser:
-    common = Parser(add_help=False)
-    places = "folder of a run, a sweep, a study or one of its stages; for status and sync also a parent folder of runs"
-    common.add_argument("folder", metavar="DIR", help=places)
+    of_runs = "folder of a run, a sweep or a stage of a study"
+    of_studies = "folder of a run, a sweep, a study or one of its stages"
     parser = Parser(prog="psychocounsel jobs", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
 
-    def command(name: str, help: str) -> Any:
-        return commands.add_parser(name, parents=[common], help=help, description=help)
+    def command(name: str, help: str, place: str) -> Any:
+        added = commands.add_parser(name, help=help, description=help)
+        added.add_argument("folder", metavar="DIR", help=place)
+        return added
 
     watch = f"repeat every {_WATCH_SECONDS:.0f} s, until nothing runs or waits"
-    status = command("status", "show a line for each run")
+    status = command("status", "show a line for each run", f"{of_studies}, or a parent folder of runs")
     status.add_argument("--watch", action="store_true", help=watch)
     status.add_argument("--plot", action="store_true", help="add small charts of loss and reward")
     listed = commands.add_parser(
@@ -130,21 +131,25 @@ def _parser() -> Parser:
     listed.add_argument(
         "folder", metavar="DIR", nargs="?", help="default: the parent folder of runs (PSYCHOCOUNSEL_OUTPUT, or runs)"
     )
-    attach = command("attach", "open a shell on the first node of a running run")
+    attach = command("attach", "open a shell on the first node of a running run", of_runs)
     attach.add_argument("index", nargs="?", type=int, help="index of the run in a sweep")
-    logs = command("logs", "show the output of a run")
+    logs = command("logs", "show the output of a run", of_runs)
     logs.add_argument("index", nargs="?", type=int, help="index of the run in a sweep")
     following = "follow the output across attempts, until the run ends"
     logs.add_argument("-f", "--follow", action="store_true", help=following)
-    logs.add_argument("--rank", type=int, default=0)
+    logs.add_argument("--rank", type=int, default=0, help="rank whose output is shown (default: 0)")
     logs.add_argument("--attempt", type=int, help="number of the attempt (default: the latest)")
     again = "resubmit failed, stopped and missing runs: [cluster.time=48h ...] [code=same|current]"
     ends = "cancel runs that wait or run; they can be resumed later"
     forgets = "remove runs without results, so that their folders can get other settings"
-    for name, help in (("cancel", ends), ("resubmit", again), ("forget", forgets)):
-        command(name, help).add_argument("indices", nargs="*", type=int, metavar="INDEX", help="default: all of them")
-    command("sync", "upload wandb runs that were stored offline")
-    archive = command("archive", "copy runs without optimizer state")
+    for name, help, place, chosen in (
+        ("cancel", ends, of_studies, "default: all of them"),
+        ("resubmit", again, of_runs, "default: all that are unfinished"),
+        ("forget", forgets, of_runs, "required for a sweep"),
+    ):
+        command(name, help, place).add_argument("indices", nargs="*", type=int, metavar="INDEX", help=chosen)
+    command("sync", "upload wandb runs that were stored offline", f"{of_studies}, or a parent folder of runs")
+    archive = command("archive", "copy runs without optimizer state", of_runs)
     archive.add_argument("destination", metavar="DEST", help="a new folder")
     parser.set_defaults(commands=[*commands.choices])
     return parser
