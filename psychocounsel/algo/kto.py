@@ -34,6 +34,8 @@ class KTO(Algorithm):
     desirable_weight: float = option(1.0, above=0)
     undesirable_weight: float = option(1.0, above=0)
 
+    _strangers = dict[bytes, "Group"]()  # `check` sets them
+
     needs = Needs(models=frozenset({"policy", "reference"}), data="labelled")
 
     def check(self, train: list[Group], held_out: list[Group]) -> None:
@@ -50,10 +52,15 @@ class KTO(Algorithm):
         if len(labels) < 2:
             kind = "good" if True in labels else "bad"
             raise UserError(f"algo=kto: all training rows are labelled {kind}; KTO needs both good and bad ones")
+        self._strangers = _strangers(train) | _strangers(held_out)
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         """Append mismatched replies, which have no label, to each group, and fill `ref_logprobs` of all replies."""
-        mismatched = self.collect_reference([_mismatched(groups, index) for index in range(len(groups))], ctx)
+        strangers = (
+            _strangers(groups) | self._strangers
+        )  # of all rows, so that a longer run keeps those of a shorter one
+        others = [_mismatched(group, strangers[group.prompt_ids.tobytes()]) for group in groups]
+        mismatched = self.collect_reference(others, ctx)
         return [
             replace(group, completions=[*group.completions, *other.completions])
             for group, other in zip(self.collect_reference(groups, ctx), mismatched, strict=True)
@@ -98,23 +105,26 @@ class KTO(Algorithm):
         }
 
 
-def _mismatched(groups: list[Group], index: int) -> Group:
-    """Return the group's prompt with the replies to the next different prompt.
+def _strangers(groups: list[Group]) -> dict[bytes, Group]:
+    """Return, for each prompt, the first group with the next different prompt; the first prompt follows the last."""
+    first = dict[bytes, "Group"]()
+    for group in groups:
+        first.setdefault(group.prompt_ids.tobytes(), group)
+    return dict(zip(first, [*first.values()][1:] + [*first.values()][:1], strict=True))
+
+
+def _mismatched(group: Group, stranger: Group) -> Group:
+    """Return the group's prompt with the replies of `stranger`.
 
     The replies are cut so that no sequence is longer than the longest one of the two groups.
     """
-    group = groups[index]
-    following = (groups[(index + step) % len(groups)] for step in range(1, len(groups)))
-    other = next(
-        (stranger for stranger in following if stranger.prompt_ids.tobytes() != group.prompt_ids.tobytes()), None
-    )
-    if other is None:
+    if stranger.prompt_ids.tobytes() == group.prompt_ids.tobytes():
         raise UserError(
             "algo=kto: this run trains on one prompt only, and KTO compares replies across prompts; add rows"
         )
-    room = max(len(source.prompt_ids) + len(reply.ids) for source in (group, other) for reply in source.completions)
-    strangers = [replace(reply.cut(max(1, room - len(group.prompt_ids))), label=None) for reply in other.completions]
-    return replace(group, completions=strangers)
+    room = max(len(source.prompt_ids) + len(reply.ids) for source in (group, stranger) for reply in source.completions)
+    replies = [replace(reply.cut(max(1, room - len(group.prompt_ids))), label=None) for reply in stranger.completions]
+    return replace(group, completions=replies)
 
 
 def _labelled(group: Group, labelled: bool) -> Group:

@@ -118,16 +118,6 @@ class PPO(PolicyGradient):
         if config.max_steps:
             steps_per_round = self.passes * math.ceil(prompts / config.global_batch_size)
             self.check_rounds(math.ceil(config.max_steps / steps_per_round))
-        if self.critic_kind == "own" and self.value_weight != type(self).value_weight:
-            raise UserError(
-                f"algo.value_weight={self.value_weight} weighs a shared critic's loss against the policy's, but this critic "
-                "is a model of its own: use algo.critic_lr, or algo.critic=shared"
-            )
-        if self.kl_target is None and self.kl_gain != type(self).kl_gain:
-            raise UserError(
-                f"algo.kl_gain={self.kl_gain} has no effect without algo.kl_target: set algo.kl_target as well, or remove "
-                "algo.kl_gain"
-            )
         if self.kl_target is not None and not self.kl_weight:
             raise UserError(
                 f"algo.kl_target={self.kl_target} multiplies algo.kl_weight, which is 0: set a positive initial weight"

@@ -136,9 +136,10 @@ class Trainer:
         model, cache = self.config.model, self.config.paths.cache
         with self.phases("hash of the weights"):
             weights = self.world.from_main(lambda: weights_id(model, cache), self._alive_while_collecting)
+        # before `start`, which may add replies to the rows that the run visits: a longer run visits more
+        fingerprints = {"data": self.data.fingerprint(), "weights": weights}
         with self.phases("reference log-probabilities"):
             self.feed.start(weights)
-        fingerprints = {"data": self.data.fingerprint(), "weights": weights}
         if len(set(self.world.gather(fingerprints["data"]))) > 1:
             raise UserError(
                 "the processes of this run read different data: make sure that all nodes see the same files in data.*"
@@ -372,6 +373,11 @@ def train(run: Run) -> int:
         assert trainer is not None
         run.say(f"error: {error}")
         trainer.products.summarise("failed", trainer.state)
+        return 1
+    except torch.OutOfMemoryError:
+        step, size = trainer.state.step if trainer else 0, run.config.micro_batch_tokens
+        advice = f"give a smaller micro_batch_tokens (now {size}), or see docs/memory.md (If it does not fit)"
+        run.give_up(f"error: out of GPU memory after step {step}: {advice}", step, "failed")
         return 1
     except BaseException:
         run.write_state("failed", trainer.state.step if trainer else 0, None)

@@ -79,10 +79,6 @@ def _check_adapter(config: DictConfig) -> None:
         OmegaConf.is_list(targets) and targets and all(isinstance(name, str) for name in targets)
     ):
         raise UserError(f"model.lora.targets={targets}: give all-linear, or a list of layer names as [q_proj,v_proj]")
-    if not lora.rank and (lora.alpha != 32 or lora.dropout or targets != "all-linear"):
-        raise UserError(
-            "model.lora.alpha, dropout and targets shape an adapter, but no adapter is trained: give model.lora.rank as well"
-        )
     if lora.merge and not lora.rank:
         raise UserError(
             "model.lora.merge=true merges an adapter, but no adapter is trained: give model.lora.rank as well"

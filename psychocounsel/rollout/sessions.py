@@ -84,8 +84,13 @@ class Session:
         if words is None or not words.strip():
             self.is_over = True
             return
-        following = [*self.messages, {"role": "user", "content": words.strip()}]
+        client: Message = {"role": "user", "content": words.strip()}
+        following = [*self.messages, client]
         between = self._between(following, chat)
+        if between is None:  # the tokenizer may join a newline at the reply's beginning with the template's
+            last: Message = {"role": "assistant", "content": self.messages[-1]["content"].strip()}
+            following = [*self.messages[:-1], last, client]
+            between = self._between(following, chat)
         if between is None or len(self.ids) + len(between) > room:
             self.is_over, self.stretch.finish_reason = True, "room"
             return

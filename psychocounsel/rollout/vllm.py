@@ -116,7 +116,7 @@ class VLLM(VLLMEngine):
 class VLLMRollout(Rollout):
     """Writes replies by an engine in this process; `tensor_parallel` neighbouring processes form one engine.
 
-    On GPU the engine releases its memory while the policy trains. This class has not been tested on GPUs.
+    On GPU the engine releases its memory while the policy trains. It was tested on one GPU, not with tensor parallelism.
     """
 
     draws_by_prompt = True

@@ -127,7 +127,6 @@ def test_the_critic_learns_alone_in_the_first_rounds() -> None:
             marks=pytest.mark.skipif(find_spec("bitsandbytes") is None, reason="needs bitsandbytes"),
         ),
         (["global_batch_size=1"], "a round has one reply, .* use algo.samples=4"),
-        (["algo.value_weight=0.5"], "algo.value_weight=0.5 .* or algo.critic=shared"),
         (["algo.kl_gain=5"], "must be less than 5"),
         (["algo.entropy_weight=0.1", "algo.entropy=false"], "use algo.entropy=true"),
         (["rollout.top_p=0.9"], "rollout.top_p=1"),

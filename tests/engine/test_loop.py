@@ -29,7 +29,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir.results import read_summary
 from psychocounsel.storage.files import read_json
 from tests.support.composed import check, compose, figures_of
-from tests.support.harness import cli, make_stepper, metrics_of, random_groups, small_lm, world
+from tests.support.harness import ROOT, cli, make_stepper, metrics_of, random_groups, small_lm, world
 
 # Tests of one optimizer step: the groups that count, and the two questions to an algorithm about each engine.
 
@@ -179,6 +179,16 @@ def test_a_run_killed_between_export_and_checkpoint_repeats_steps_without_losing
     assert metrics_of(tmp_path / "run") == metrics_of(tmp_path / "unbroken")
     mine, theirs = (read_summary(tmp_path / name) for name in ("run", "unbroken"))
     assert mine["metrics"] == theirs["metrics"] and mine["steps"] == theirs["steps"] == 6
+
+
+@pytest.mark.slow
+def test_a_full_gpu_is_a_line_that_says_what_to_type(tmp_path: Path) -> None:
+    full = "+callbacks.full={_target_: tests.support.killer.FullGPU, step: 1}"
+    given = ["debug=fast", "run_dir=run", "micro_batch_tokens=2048", full]
+    failed = cli("train", *given, cwd=tmp_path, check_code=1, PYTHONPATH=str(ROOT))
+    assert "error: out of GPU memory after step 1: give a smaller micro_batch_tokens (now 2048)" in failed.stderr
+    assert "Traceback" not in failed.stderr
+    assert read_json(tmp_path / "run" / "state.json")["phase"] == "failed"
 
 
 # What tells the watchdog that long work goes on: log-probabilities of a large round, and replies to held-out prompts.

@@ -185,15 +185,21 @@ def test_stop_file_saves_and_the_same_command_goes_on(
     assert_bitwise_equal(run_dir, unbroken[SMALL])
 
 
-def test_finished_run_says_so_and_may_grow(small_model: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("algo", ["dpo", pytest.param("kto", marks=pytest.mark.slow)])
+def test_finished_run_says_so_and_may_grow(algo: str, small_model: Path, tmp_path: Path) -> None:
+    """A longer run visits more rows, from which KTO also takes its mismatched replies."""
     run_dir = tmp_path / "run"
-    short = [f"run_dir={run_dir}", f"model.path={small_model}", "debug=fast", "algo.schedule=constant"]
+    common = [f"algo={algo}", f"model.path={small_model}", "debug=fast", "algo.schedule=constant"]
+    short = [f"run_dir={run_dir}", *common]
     cli("train", *short, cwd=ROOT)
     again = cli("train", *short, cwd=ROOT)
     assert "already finished" in again.stdout
     longer = cli("train", *short, "max_steps=3", cwd=ROOT)
     assert "resuming from step 2 of 3" in longer.stderr
-    assert [line["step"] for line in metrics_of(run_dir)] == [0, 1, 2, 3]
+    cli("train", f"run_dir={tmp_path / 'unbroken'}", *common, "max_steps=3", cwd=ROOT)
+    lines, whole = metrics_of(run_dir), metrics_of(tmp_path / "unbroken")
+    assert [line["step"] for line in lines] == [0, 1, 2, 3]
+    assert [line.get("loss") for line in lines] == [line.get("loss") for line in whole]
     shrunk = cli("train", *short, "max_steps=1", cwd=ROOT, check_code=2)
     assert "may grow but not shrink" in shrunk.stderr
 

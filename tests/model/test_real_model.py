@@ -17,15 +17,20 @@ from psychocounsel.algo.reward import Reward
 from psychocounsel.algo.sft import SFT
 from psychocounsel.algo.simpo import SimPO
 from psychocounsel.counsel.system_prompt import SHORT
-from psychocounsel.data.group import Group
+from psychocounsel.data.group import Completion, Group
+from psychocounsel.data.messages import Message
 from psychocounsel.data.rows import parse_row
 from psychocounsel.data.selection import load_split
 from psychocounsel.data.tokenise import tokenise
+from psychocounsel.engine.rounds.scoring import Scoring
 from psychocounsel.engine.step import metrics_of
 from psychocounsel.model.cpu.process import return_freed_memory
 from psychocounsel.model.tokenizer import load_chat_format
+from psychocounsel.reward.base import Scorer
+from psychocounsel.reward.encoding import encode_conversations
+from psychocounsel.rollout.sessions import Session
 from tests.support.composed import check, compose
-from tests.support.harness import make_stepper
+from tests.support.harness import make_stepper, world
 from tests.support.parity import OURS, THEIRS, Models, reference_of
 from tests.support.real_model import smollm2
 from tests.support.trl_oracle import Recording, train_dpo, train_kto, train_orpo, train_reward, train_sft, train_simpo
@@ -152,6 +157,33 @@ def test_training_generation_and_template_have_the_same_tokens() -> None:
     )
     assert none.render(pairs()[0]["prompt"]).text.count("You are a helpful AI assistant named SmolLM") == 1
     assert form.end_token() == tokenizer.eos_token_id
+
+
+class Reads(Scorer):
+    """Reads conversations as a reward model with SmolLM2's template does, and gives each the number of its tokens."""
+
+    def score(self, conversations: Any, progress: Any = iter) -> np.ndarray:
+        return np.array(
+            [len(each.ids) for each in encode_conversations(chat(True)[1], conversations, None)], np.float32
+        )
+
+
+@pytest.mark.parametrize("space", ["", " ", "\n", "\n\n"])
+def test_a_reply_that_begins_with_space_is_scored_and_a_client_can_answer_it(space: str) -> None:
+    """The tokenizer joins a leading newline with that of the template, so the prompt is no prefix of prompt and reply."""
+    _, form = chat()
+    messages: list[Message] = [{"role": "user", "content": "I am tired."}]
+    (prompt,) = form.encode_prompts([form.render(messages)])
+    text = f"{space}What tires you?"
+    reply = Completion(np.array(form.tokenizer(text)["input_ids"], np.int32), text, finish_reason="stop")
+    group = Group("g", prompt, [reply, Completion(reply.ids, text.strip())], messages=messages)
+    Scoring(Reads("reads"), world(), False, None)([group], lambda: None)
+    assert group.completions[0].reward == group.completions[1].reward
+    session = Session(group, 0)
+    session.say(reply)
+    session.hear("My work.", form, 500)
+    heard = form.tokenizer.decode(session.between)
+    assert not session.is_over and heard.endswith("<|im_start|>user\nMy work.<|im_end|>\n<|im_start|>assistant\n")
 
 
 def _sft(folder: Path) -> tuple[tuple[float, float], Recording]:

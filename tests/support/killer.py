@@ -230,6 +230,19 @@ class Mistake(Callback):
 
 
 @dataclass
+class FullGPU(Callback):
+    """Raises at the end of a step what PyTorch raises when a GPU's memory is full."""
+
+    step: int
+
+    def on(self, event: str, step: int, run: Run) -> None:
+        if (event, step) == ("step_end", self.step):
+            import torch
+
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+
+
+@dataclass
 class EndAt(Callback):
     """Ends the run after the evaluation of a step, like a search that prunes a trial."""
 

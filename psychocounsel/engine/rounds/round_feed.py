@@ -65,6 +65,10 @@ class WrittenAhead:
         finally:
             self._next_is_there.set()
 
+    def next_is_there(self, seconds: float) -> bool:
+        """Wait at most `seconds` for the next round; return True if it is written, or can't be."""
+        return self._next_is_there.wait(seconds)
+
     def join(self) -> int:
         """Return the number of shards written, once the next round is written and replies in progress are finished.
 
@@ -141,7 +145,14 @@ class Shards:
         return files
 
     def wait_for_ahead(self) -> None:
-        """Wait until the rollout has written the next round, because it will now get new weights or other prompts."""
+        """Wait until the rollout has written the next round, because it will now get new weights or other prompts.
+
+        All ranks call it together, and `alive` together every second until the next round is there.
+        """
+        while self.rollout.rounds_ahead and self.world.any(
+            self.ahead is not None and not self.ahead.next_is_there(1.0)
+        ):
+            self.alive()
         if self.ahead is not None:
             written, self.ahead = self.ahead.join(), None
             for _ in range(written):  # only now, because callbacks run in the thread of training
@@ -154,8 +165,8 @@ class Shards:
         coming = range(number + 1, min(number + 1 + self.rollout.rounds_ahead, self.order.rounds))
         for later in coming:
             self._plan(later)
-        if coming:
-            rounds = [[shard for shard in self._own(later) if shard[1][0]] for later in coming]
+        rounds = [[shard for shard in self._own(later) if shard[1][0]] for later in coming]
+        if any(rounds):
             self.ahead = WrittenAhead(rounds, self.rollout)
 
     def _check_versions(self, number: int, step: int, replies: list[Group]) -> None:

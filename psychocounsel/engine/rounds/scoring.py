@@ -21,6 +21,7 @@ from psychocounsel.engine.rounds.offloading import on_device
 from psychocounsel.errors import UserError
 from psychocounsel.grading.rewards import JudgeScorer
 from psychocounsel.reward.base import Conversation, Scorer, open_scorer, scored
+from psychocounsel.reward.encoding import TooManyTokens
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs
 
@@ -121,17 +122,31 @@ class Scoring:
         ]
 
     def _scored_turns(self, completion: Completion) -> list[list[Message]]:
-        """Return what follows the prompt, up to each turn of the policy that gets a score."""
-        if completion.session is None:
-            return [[{"role": "assistant", "content": completion.text}]]
-        ends = range(1, len(completion.session) + 1, 2)
-        return [completion.session[:end] for end in (ends[-1:] if self.over_turns == "last" else ends)]
+        """Return what follows the prompt, up to each turn of the policy that gets a score.
+
+        Space around replies is removed: a reward model's tokenizer may join a leading newline with the template's.
+        """
+        messages: list[Message] = completion.session or [{"role": "assistant", "content": completion.text}]
+        said: list[Message] = [{**message, "content": message["content"].strip()} for message in messages]
+        ends = range(1, len(said) + 1, 2)
+        return [said[:end] for end in (ends[-1:] if self.over_turns == "last" else ends)]
 
     def _scores(self, conversations: Sequence[Conversation]) -> Scores:
+        """Return reward and parts of each conversation; NaN for one that is too long for the reward model."""
         if not conversations or self.scorer is None:
             return []
-        rewards = scored(self.scorer, conversations).tolist()
-        parts = {name: values.tolist() for name, values in self.scorer.parts.items()}
+        try:
+            return self._scores_of(self.scorer, conversations)
+        except TooManyTokens:
+            if len(conversations) > 1:  # by halves, so that few calls find the long ones
+                half = len(conversations) // 2
+                return [*self._scores(conversations[:half]), *self._scores(conversations[half:])]
+            return [(nan, None)]
+
+    @staticmethod
+    def _scores_of(scorer: Scorer, conversations: Sequence[Conversation]) -> Scores:
+        rewards = scored(scorer, conversations).tolist()
+        parts = {name: values.tolist() for name, values in scorer.parts.items()}
         return [
             (reward, {name: values[index] for name, values in parts.items() if not isnan(values[index])} or None)
             for index, reward in enumerate(rewards)
@@ -172,13 +187,16 @@ class Scoring:
         if not without:
             return ""
         reasons = [f"{sum(without):,} withheld, because they may be about a crisis"] * any(without) + troubles
-        said = f" ({'; '.join(reasons)})" if reasons else ""
+        too_long = "longer than the reward model's limit (reward.max_length, or the model's own)"
+        said = f" ({'; '.join(reasons or [too_long])})"
         line = f"{len(without):,} of {len(replies):,} {what} got no reward{said}"
         if len(without) < len(replies):
             return line
         advice = (
             "leave such speeches out of the data, or add reward.crisis_to_third_parties=true"
             if all(without)
+            else "give a smaller max_length, or a reward model that reads longer conversations"
+            if not self.asks
             else "RUN/reward_answers holds the judge's answers; use a larger judge, or one run by vLLM (reward.judge=local_vllm "
             "or vllm), which holds its answers to the requested form"
         )

@@ -153,19 +153,58 @@ def test_no_reply_is_older_than_rounds_are_written_ahead(
     assert told == [number - version for number, version in enumerate(versions)]
 
 
-def cut(folder: Path, ranks: int, by_prompt: bool = True) -> list[tuple[str, list[str], list[int]]]:
-    """Return name, prompts and seeds of each shard of a round, as a run in `folder` on `ranks` ranks plans it."""
+def shards_of(folder: Path, ranks: int, by_prompt: bool = True) -> Shards:
+    """Return the shards of a run in `folder` as one of `ranks` ranks writes them."""
     run: Any = SimpleNamespace(files=RunDir(folder), is_main=True, config=check(compose(["algo=rloo"])))
-    world: Any = SimpleNamespace(size=ranks, rank=0, broadcast=lambda value: value)
+    world: Any = SimpleNamespace(size=ranks, rank=0, broadcast=lambda value: value, any=bool)
     rollout, data, no = Slow(), Dataset([prompt(number) for number in range(8)], []), cast(Any, None)
     rollout.draws_by_prompt = by_prompt
     writing = ScoredRollout(rollout, no, no, no, world, no, no)
-    shards = Shards(run, data, RoundOrder(8, 4, 4, 1, None, 1, 1), 2, writing, no)
+    return Shards(run, data, RoundOrder(8, 4, 4, 1, None, 2, 1), 2, writing, no)
+
+
+def cut(folder: Path, ranks: int, by_prompt: bool = True) -> list[tuple[str, list[str], list[int]]]:
+    """Return name, prompts and seeds of each shard of a round, as a run in `folder` on `ranks` ranks plans it."""
+    shards = shards_of(folder, ranks, by_prompt)
     shards._plan(0)
     return [
         (file.name, [group.id for group in groups], [drawn.seed_of(place) for place in range(len(groups))])
         for file, (groups, drawn) in shards._cut(0)
     ]
+
+
+def test_a_rank_without_a_missing_shard_writes_nothing_ahead(tmp_path: Path) -> None:
+    """So it is after a resume, if the next round was written ahead before the end."""
+    shards = shards_of(tmp_path / "run", 1, True)
+    shards.rollout.rounds_ahead = 1
+    for number in (0, 1):
+        shards._plan(number)
+    for file, _ in shards._cut(1):
+        file.touch()
+    shards._begin_ahead(0)
+    assert shards.ahead is None
+    shards.wait_for_ahead()
+
+
+def test_while_the_next_round_is_awaited_the_run_is_alive_and_can_be_stopped(tmp_path: Path) -> None:
+    class Asked(Exception):
+        pass
+
+    rollout, alive = Slow(), list[int]()
+
+    def asked() -> None:
+        alive.append(1)
+        if len(alive) == 2:
+            raise Asked
+
+    shards = shards_of(tmp_path / "run", 1, True)
+    shards.rollout, shards.alive, shards.announce = rollout, asked, lambda event: None
+    shards.rollout.rounds_ahead, shards.ahead = 1, WrittenAhead(rounds(tmp_path), rollout)
+    with pytest.raises(Asked):
+        shards.wait_for_ahead()
+    rollout.go.set()
+    shards.wait_for_ahead()
+    assert shards.ahead is None and len(alive) == 2
 
 
 def test_a_run_that_goes_on_with_other_ranks_keeps_its_finished_shards(tmp_path: Path) -> None:
