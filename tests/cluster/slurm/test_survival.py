@@ -84,6 +84,19 @@ def test_a_cancelled_run_stays_cancelled_and_can_go_on(slurm: Cluster, tmp_path:
 
 
 @pytest.mark.slow
+def test_a_run_that_its_file_stops_is_not_requeued_and_can_go_on(slurm: Cluster, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    slow = "+callbacks.slow={_target_: tests.support.killer.Slow, seconds: 1}"
+    slurm.train(*slurm.overrides(20, run_dir=run), slow)
+    slurm.until(lambda: slurm.state(run)["step"] >= 3, 150, run)
+    (run / "stop").touch()
+    assert slurm.ended(run, 60) == ["stopped"]
+    assert "(stop file)" in slurm.jobs("status", str(run)) and not (run / "stop").exists()
+    assert "submitted job" in slurm.jobs("resubmit", str(run))
+    assert slurm.ended(run) == ["finished"]
+
+
+@pytest.mark.slow
 def test_two_nodes_with_two_processes_each_train_as_four_processes_here(slurm: Cluster, tmp_path: Path) -> None:
     run, alone = tmp_path / "run", tmp_path / "alone"
     slurm.train(*slurm.overrides(run_dir=run, **{"cluster.nodes": 2, "cluster.processes": 4, "zero": 2}))
@@ -295,6 +308,16 @@ def test_servers_run_beside_training_and_one_may_die(slurm: Cluster, tmp_path: P
     slurm.until(lambda: len(list(files.glob("*.json"))) == 3, 20, run)
     assert slurm.ended(run) == ["finished"]
     slurm.until(lambda: not list(files.glob("*.json")), 20)
+
+
+@pytest.mark.slow
+def test_servers_that_end_at_their_start_end_the_job(slurm: Cluster, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    server = "cluster.servers={command: [bash, -c, 'exit 7'], health: /, start_minutes: 20, per_node: 1}"
+    slurm.train(*slurm.overrides(run_dir=run, **{"cluster.server_nodes": 1}), server)
+    assert slurm.ended(run, 120) == ["failed"]
+    said = slurm.jobs("status", str(run))
+    assert "server 0 has ended (exit code 7); see servers-" in said, said
 
 
 @pytest.mark.slow
