@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
-from typing import Any, get_origin
+from typing import Any, get_args, get_origin, get_type_hints
 
 from hydra import version
 from hydra._internal.hydra import Hydra
@@ -154,10 +154,10 @@ def dictionary_above(command: Command, plain: DictConfig, key: str) -> str | Non
     schema = _schema_of(plain, command.schema(plain), _targets(plain))
     parts = key.split(".")
     for end in range(len(parts) - 1, 0, -1):
-        section: Any = schema
-        for part in parts[:end]:
-            section = section._get_node(part, validate_access=False) if isinstance(section, DictConfig) else None
-        if isinstance(section, DictConfig) and get_origin(section._metadata.ref_type) is dict:
+        parent = OmegaConf.select(schema, ".".join(parts[: end - 1])) if end > 1 else schema
+        kind = OmegaConf.get_type(parent) if OmegaConf.is_dict(parent) else None
+        hint = get_type_hints(kind).get(parts[end - 1]) if dataclasses.is_dataclass(kind) else None
+        if any(get_origin(part) is dict for part in (hint, *get_args(hint))):
             return ".".join(parts[:end])
     return None
 
