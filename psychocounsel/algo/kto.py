@@ -56,9 +56,8 @@ class KTO(Algorithm):
 
     def collect(self, groups: list[Group], ctx: Context) -> list[Group]:
         """Append mismatched replies, which have no label, to each group, and fill `ref_logprobs` of all replies."""
-        strangers = (
-            _strangers(groups) | self._strangers
-        )  # of all rows, so that a longer run keeps those of a shorter one
+        # those of all rows count, so that a longer run keeps the strangers of a shorter one
+        strangers = _strangers(groups) | self._strangers
         others = [_mismatched(group, strangers[group.prompt_ids.tobytes()]) for group in groups]
         mismatched = self.collect_reference(others, ctx)
         return [

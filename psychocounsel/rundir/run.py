@@ -190,5 +190,5 @@ def server_secret(run_dir: Path) -> str:
 
 
 def this_job() -> str:
-    """Return the number of the SLURM job that this process belongs to; 0 outside of one."""
+    """Return the number of this process's SLURM job; 0 if it has none."""
     return os.environ.get("SLURM_JOB_ID", "0")

@@ -133,15 +133,14 @@ def _unknown_override(key: str, arguments: Sequence[str], config_name: str) -> s
 
 
 def _new_entry(key: str, valid: Sequence[str], arguments: Sequence[str], config_name: str) -> str | None:
-    """Return how to add the entry `key` to a dictionary with names of the user's choice; None for other or misspelt keys."""
+    """Return what to type to add an entry to a dictionary; None if `key` is no such entry, or is a misspelt one."""
     try:
         command = command_named(config_name)
         place = configs.dictionary_above(command, _composed(arguments, config_name), key) if command else None
     except Exception:  # the choices are swept or wrong
         return None
-    if (
-        place is None or (shipped("conf") / place.rpartition(".")[2]).is_dir()
-    ):  # the second: a choice, such as rollout.clients
+    # a key with the name of a group, such as rollout.clients, takes a choice and no entries
+    if place is None or (shipped("conf") / place.rpartition(".")[2]).is_dir():
         return None
     name = key.removeprefix(f"{place}.")
     entries = [other.removeprefix(f"{place}.") for other in valid if other.startswith(f"{place}.")]

@@ -187,8 +187,9 @@ class Scoring:
         if not without:
             return ""
         reasons = [f"{sum(without):,} withheld, because they may be about a crisis"] * any(without) + troubles
-        too_long = "longer than the reward model's limit (reward.max_length, or the model's own)"
-        said = f" ({'; '.join(reasons or [too_long])})"
+        if not reasons and not self.asks:
+            reasons = ["longer than the reward model's limit (reward.max_length, or the model's own)"]
+        said = f" ({'; '.join(reasons)})" if reasons else ""
         line = f"{len(without):,} of {len(replies):,} {what} got no reward{said}"
         if len(without) < len(replies):
             return line
