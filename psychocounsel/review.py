@@ -8,11 +8,13 @@ out=FOLDER                default: `review` in the data folder. Given again, it 
 
 review.items=100          at most this many; those with clients at risk first     review.overlap=2  experts per item; default all
                           for a gate: all cases                                   review.seed=0
+review.draw=risk_first|even    even: each client has the same chance, so that figures hold for all clients
 review.repeats=0.1        share of items that an expert sees twice                review.only=FILE   items in its column `item`
 review.rubric=builtin:en|FOLDER
 
 For pairs only:
 review.flagged=true       only items with a doubtful preference
+review.sense=true         ask of each reply whether it makes sense, from 1 to 5, and whether it could do harm
 review.ratings=true       offer ratings of the principles                         review.safety=crisis|all|none   safety questions
 review.practice=8         practice items before the first item; 0: none
 review.practice_share=0.75  share that must agree with the rubric, within         review.practice_rounds=2
@@ -23,6 +25,7 @@ review.contact.name=NAME  review.contact.reached_by=TEXT    review.contact.comma
 
 review.port=8000          port on loopback; default: a free one
 review.address=https://study.example/review   address of the proxy that forwards to the page
+review.sheet=FOLDER       no page: write a numbered table for each expert; again with filled-in tables: read the answers
 review.protocol=FOLDER    only write the documents that an ethics board asks for
 """
 

@@ -88,7 +88,7 @@ _GROUP_SCHEMAS: dict[str, type] = {
 _HIDDEN = ("hydra", "shared")
 _WRITTEN = [
     (r"\$\{if_tiny:([^,]+),([^}]+)\}", r"\1 (shipped models), \2 (others)"),
-    (r"\$\{if_sample:([^,]+),([^}]+)\}", r"\1 (shipped sample), \2 (other data)"),
+    (r"\$\{if_shipped:([^,]+),([^}]+)\}", r"\1 (shipped data), \2 (other data)"),
     (r"\$\{if_rules:([^,]+),([^}]+)\}", r"\1 (annotator=rules), \2 (others)"),
     (
         r"\$\{if_rollouts:([^,]+),([^,]+),([^}]+)\}",

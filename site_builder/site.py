@@ -24,6 +24,7 @@ _ELSEWHERE = {
     "benchmarks/README.md": "benchmarks_readme.md",
     "benchmarks/RESULTS.md": "benchmarks_results.md",
     "launch/README.md": "launch_readme.md",
+    "psychocounsel/data/everyday/README.md": "everyday_card.md",
     "psychocounsel/data/sample/README.md": "sample_card.md",
 }
 _LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^()\s]+)\)")

@@ -15,7 +15,7 @@ from benchmarks.sizes import CUDA, SMOKE, Sizes, llama
 from benchmarks.training_runs import ROOT, Bench, call, run_ours, step_lines
 from psychocounsel.cluster.memory import check
 from psychocounsel.cluster.memory.gpu import RUNTIME
-from psychocounsel.data.sample_rows import sample_rows
+from psychocounsel.data.shipped_rows import sample_rows
 from psychocounsel.rundir.run_config import read_config
 from psychocounsel.storage.files import read_json
 

@@ -18,6 +18,7 @@ from psychocounsel.data.rows import Example, every_turn, report_dropped, warn
 from psychocounsel.data.shared_text import components_of, hash_of, normalised, openings, reply_key
 from psychocounsel.data.sources import load_examples, source_of
 from psychocounsel.errors import UserError, words
+from psychocounsel.settings.paths import SHIPPED_DATA
 from psychocounsel.storage.files import with_noun
 from psychocounsel.storage.text_hashes import text_id
 
@@ -82,7 +83,7 @@ def all_rows(data: DictConfig) -> list[Example]:
 
 def _load_one(data: DictConfig, path: str | None, split: str, revision: str | None, report: Report) -> list[Example]:
     dropped: list[str] | None = [] if data.bad_rows == "drop" else None
-    unread = None if path == "builtin:sample" else set[str]()
+    unread = None if path in SHIPPED_DATA else set[str]()
     examples = load_examples(path, split, revision, source_of(data), data.rating_range, dropped, unread)
     report_dropped(dropped, len(dropped or []) + len(examples), path or data.name, report)
     if unread:

@@ -14,6 +14,7 @@ from psychocounsel.remote.hub_sources import HubSource, is_here
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.keys import unknown_key
 from psychocounsel.settings.paths import (
+    SHIPPED_DATA,
     check_local_path,
     is_made_before,
     is_of_earlier_run,
@@ -49,7 +50,7 @@ class MixEntry:
 @dataclass
 class DataConfig:
     name: str = MISSING
-    path: str | None = None  # builtin:sample, a local file or folder, or a hub dataset
+    path: str | None = None  # shipped data (builtin:NAME), a local file or folder, or a hub dataset
     revision: str | None = None
     license: str | None = None
     split: str = "train"
@@ -132,7 +133,7 @@ def check_data(config: DictConfig) -> None:
     if own_source:
         build(config, "data").check()
     elif not data.mix and not data.path:
-        raise UserError("data.path is not set: add data.path=FILE_OR_FOLDER, or choose data=sample")
+        raise UserError("data.path is not set: add data.path=FILE_OR_FOLDER, or choose data=everyday or data=sample")
     for index, entry in enumerate(data.mix):
         if bool(entry.rows) == bool(entry.weight):
             raise UserError(f"data.mix[{index}]: give either rows or weight, for instance {{name: sample, rows: 100}}")
@@ -203,7 +204,7 @@ def _check_controls(config: DictConfig) -> None:
 
 def _is_one_part(path: str) -> bool:
     """Return True if the data source at `path` has no splits."""
-    return path == "builtin:sample" or expanded(path).is_file()
+    return path in SHIPPED_DATA or expanded(path).is_file()
 
 
 def _may_be_table(path: str) -> bool:
@@ -217,7 +218,7 @@ def settle_data(config: DictConfig) -> None:
     make_absolute(config, config.data, ("path", "eval_path", "own_replies"))
     for entry in config.data.mix:
         make_absolute(config, entry, ("path",))
-    name_by_path(config.data, ("local", "sample"))
+    name_by_path(config.data, ("local", "sample", "everyday"))
 
 
 def resolve_mix(composed: DictConfig, load_group: Callable[[str], DictConfig]) -> None:
@@ -261,9 +262,9 @@ def idle_data(data: DictConfig) -> Iterator[tuple[str, str]]:
         yield "data.revision", "data.path is not a dataset of the hub"
     if _is_one_part(str(data.path)):
         yield "data.subset", "data.path is one file, and only folders and hub datasets have subsets"
-    if data.path == "builtin:sample" and not data.eval_path:
+    if data.path in SHIPPED_DATA and not data.eval_path:
         for name in ("columns", "group_by"):
-            yield f"data.{name}", "the shipped sample has the usual columns"
+            yield f"data.{name}", "shipped data have the usual columns"
     if _is_one_part(str(data.path)) and not _may_be_table(str(data.path)) and not _may_be_table(str(data.eval_path)):
         yield "data.delimiter", "only CSV files have one"
     if not is_on_hub(data.eval_path):

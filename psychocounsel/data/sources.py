@@ -1,4 +1,4 @@
-"""Readers of rows: the sample, local files and folders, datasets of the Hugging Face hub, or a user's own source."""
+"""Readers of rows: shipped data, local files and folders, datasets of the Hugging Face hub, or a user's own source."""
 
 import contextlib
 import hashlib
@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 from psychocounsel.data.base import Row, Source
 from psychocounsel.data.files import file_rows, is_number, kind_of, numbered
 from psychocounsel.data.rows import IDS, RIVALS, SYSTEM, TEXTS, Example, parse_row, unread_columns
-from psychocounsel.data.sample_rows import sample_files, sample_rows
+from psychocounsel.data.shipped_rows import SHIPPED
 from psychocounsel.errors import UserError, words
 from psychocounsel.remote.hub import dataset_location
 from psychocounsel.settings.targets import build_section, wrong_return
@@ -34,7 +34,7 @@ _AS_TEXT = {*TEXTS, *IDS, "topic", "risk", "language", "item", "rater", "expert"
 
 @dataclass
 class StandardSource(Source):
-    """Reads `path`: `builtin:sample`, a file, a folder, or a hub dataset.
+    """Reads `path`: shipped data (`builtin:NAME`), a file, a folder, or a hub dataset.
 
     `copies`: a folder for the copies that the datasets library makes of local files; None: its cache.
     """
@@ -61,8 +61,8 @@ class StandardSource(Source):
     def files(self, path: str | None) -> Sequence[Path]:
         """Return the local files; none for a hub dataset, which its commit identifies."""
         local = Path(str(path))
-        if path == "builtin:sample":
-            return sample_files()
+        if path in SHIPPED:
+            return SHIPPED[path].files()
         return [local] if local.is_file() else sorted(file for file in local.rglob("*") if file.is_file())
 
 
@@ -204,9 +204,9 @@ def _standard_rows(
 ) -> Iterator[tuple[str, Row | UserError]]:
     assert path is not None
     local = Path(path)
-    if path == "builtin:sample" or local.is_file():
+    if path in SHIPPED or local.is_file():
         _check_split(split, ["train"], path)
-        yield from sample_rows() if path == "builtin:sample" else file_rows(local, source.texts, source.delimiter)
+        yield from SHIPPED[path].rows() if path in SHIPPED else file_rows(local, source.texts, source.delimiter)
     elif splits := _files_of_splits(local):
         if source.subset:
             raise UserError(

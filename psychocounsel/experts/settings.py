@@ -39,8 +39,10 @@ class ReviewOptions:
     overlap: int | None = option(None, at_least=1)
     repeats: float = option(0.1, at_least=0, at_most=1)
     seed: int = option(0, at_least=0, at_most=2**32 - 1)
+    draw: str = option("risk_first", choices=("risk_first", "even"))
     flagged: bool = False
     only: str | None = None
+    sense: bool = False
     ratings: bool = True
     safety: str = option("crisis", choices=("crisis", "all", "none"))
     rubric: str = "builtin:en"
@@ -57,6 +59,7 @@ class ReviewOptions:
     address: str | None = None
     port: int = option(0, at_least=0, at_most=65_535)
     protocol: str | None = None
+    sheet: str | None = None
 
 
 @dataclass

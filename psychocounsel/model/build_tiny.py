@@ -20,8 +20,8 @@ from omegaconf import OmegaConf
 from psychocounsel.counsel.pairs import score
 from psychocounsel.data.base import Row
 from psychocounsel.data.rows import Example
-from psychocounsel.data.sample_rows import sample_rows
 from psychocounsel.data.selection import split_by_prompt
+from psychocounsel.data.shipped_rows import sample_rows
 from psychocounsel.data.sources import load_examples
 from psychocounsel.rundir.paths import ModelDir, RunDir
 from psychocounsel.settings.config import compose

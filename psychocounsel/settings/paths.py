@@ -17,6 +17,7 @@ from psychocounsel.settings.schema import refuse_empty
 from psychocounsel.storage.files import SHIPPED_MODELS, absolute, expanded, folder_of
 from psychocounsel.storage.weight_files import holds_config, is_reward_model, refuse_gguf
 
+SHIPPED_DATA = ("builtin:sample", "builtin:everyday")
 _LOOKS_LOCAL = re.compile(r"^[./~]|\.(jsonl?|parquet|jinja|csv|tsv|gz)$")
 
 
@@ -41,7 +42,7 @@ def is_of_earlier_run(config: DictConfig, path: str) -> bool:
 def check_shipped(value: str, key: str, of_data: bool = False) -> None:
     """Raise UserError if `value` is a `builtin:` name that the package does not contain."""
     models = [f"builtin:{folder.name}" for folder in sorted(SHIPPED_MODELS.iterdir())]
-    names = ["builtin:sample", "builtin:clients"] if of_data else models
+    names = [*SHIPPED_DATA, "builtin:clients"] if of_data else models
     if value not in names:
         raise UserError(f"{key}={value}: does not ship with the package; these do: {', '.join(names)}")
 

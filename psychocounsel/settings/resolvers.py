@@ -5,6 +5,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.rundir.identity import new_directory
+from psychocounsel.settings.paths import SHIPPED_DATA
 from psychocounsel.settings.targets import target_class
 
 
@@ -12,8 +13,8 @@ def _if_tiny(tiny: Any, other: Any, *, _root_: DictConfig) -> Any:
     return tiny if _root_.model.path in ("builtin:tiny", "builtin:tiny_dpo") else other
 
 
-def _if_sample(sample: Any, other: Any, *, _root_: DictConfig) -> Any:
-    return sample if _root_.data.path == "builtin:sample" else other
+def _if_shipped(shipped: Any, other: Any, *, _root_: DictConfig) -> Any:
+    return shipped if _root_.data.path in SHIPPED_DATA else other
 
 
 def _if_rules(rules: Any, other: Any, *, _root_: DictConfig) -> Any:
@@ -59,7 +60,7 @@ def register_resolvers() -> None:
     OmegaConf.register_new_resolver("rollout_servers_per_node", _rollout_servers_per_node, replace=True)
     OmegaConf.register_new_resolver("if_rollouts", _if_rollouts, replace=True)
     OmegaConf.register_new_resolver("if_tiny", _if_tiny, replace=True)
-    OmegaConf.register_new_resolver("if_sample", _if_sample, replace=True)
+    OmegaConf.register_new_resolver("if_shipped", _if_shipped, replace=True)
     OmegaConf.register_new_resolver("if_rules", _if_rules, replace=True)
     OmegaConf.register_new_resolver("shipped_reward", _shipped_reward, replace=True)
     OmegaConf.register_new_resolver("or_new_sweep", _or_new_sweep, replace=True, use_cache=True)

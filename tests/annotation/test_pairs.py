@@ -16,8 +16,8 @@ from omegaconf import DictConfig
 from psychocounsel.annotation.pairs import run
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.rows import Example
-from psychocounsel.data.sample_rows import sample_rows
 from psychocounsel.data.selection import load_split, pairs_of
+from psychocounsel.data.shipped_rows import sample_rows
 from psychocounsel.data.sources import load_examples
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import AnnotationDir

@@ -1,12 +1,13 @@
 """Tests of `psychocounsel review`: printed lines, refused input, its protocol, and commands that read its answers."""
 
+import csv
 import json
 from pathlib import Path
 
 import pytest
 
 from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.evaluation.winrate.verdict_table import read_experts
+from psychocounsel.evaluation.winrate.readers import read_experts
 from psychocounsel.experts.page.serving import hold_review
 from psychocounsel.experts.review.forgetting import refuse_served
 from psychocounsel.experts.review.protocol import DOCUMENTS, GAP
@@ -42,6 +43,59 @@ def test_answers_go_to_agreement_and_to_evaluate(tmp_path: Path) -> None:
     assert labels == {"e01": 1.0, "e02": pytest.approx(1 - len(wrong) / 12)}
     judged = read_experts([str(tmp_path / "review" / "experts.jsonl")])
     assert {name: len(pairs) for name, pairs in judged.items()} == {"e01": 24, "e02": 24}
+
+
+def test_a_sheet_goes_out_and_comes_back_without_a_browser(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Tables name no writer; a filled one gives the answers that the page would give, once, and a wrong cell is named."""
+    typed = [f"data={pairs_file(tmp_path, 6, at_risk=1)}", "experts=[e01,e02]", "review.sense=true", "review.repeats=0"]
+    sheets, file = [*typed, "review.draw=even", f"review.sheet={tmp_path}/sheets"], tmp_path / "sheets" / "e01.csv"
+    hold_review(sheets)
+    assert "e01: 6 rows to answer in" in capsys.readouterr().out
+    assert "`sense_a`, `sense_b`: from 1 to 5" in (tmp_path / "sheets" / "instructions.md").read_text()
+    with open(file, newline="") as text:
+        rows = [*csv.DictReader(text)]
+    assert {*rows[0]} == {"number", "item", "client", "reply_a", "reply_b", "better", "comment"} | {
+        f"{mark}_{side}" for mark in ("sense", "harm") for side in "ab"
+    }
+    for row in rows[:5]:
+        row |= {"better": "A" if row["reply_a"].startswith("Good") else "B", "sense_a": "4", "harm_b": "yes"}
+    rows[0]["better"] = "Both  harmful"
+    rows[5]["sense_b"] = "3"
+
+    def returned(delimiter: str) -> None:
+        with open(file, "w", newline="") as text:
+            writer = csv.DictWriter(text, [*rows[0]], delimiter=delimiter)
+            writer.writeheader()
+            writer.writerows(rows)
+
+    returned(",")
+    with pytest.raises(
+        UserError, match=r"e01.csv row 6: sense_b is filled in and better is empty; write a, b, tie, both"
+    ):
+        hold_review(sheets)
+    rows[5] |= {"sense_b": "", "better": ""}
+    rows[1]["sense_a"] = "7"
+    returned(",")
+    with pytest.raises(UserError, match=r"e01.csv row 2: sense_a is 7; write 1, 2, 3, 4, 5"):
+        hold_review(sheets)
+    assert not answers(tmp_path / "review")
+    rows[1]["sense_a"] = "2"
+    returned(";")  # as a spreadsheet of another country saves it
+    for _ in range(2):
+        hold_review(sheets)
+    assert "e01: 5 of 6 answered" in capsys.readouterr().out
+    stored = answers(tmp_path / "review")
+    assert len(stored) == 5 and not any(row["changed"] for row in stored)
+    assert sum(row["choice"] == row["label"] for row in stored) == 4
+    pairs = [json.loads(line) for line in (tmp_path / "review" / "experts.jsonl").read_text().splitlines()]
+    assert [(pair["better"], pair["harm_a"], pair["harm_b"]) for pair in pairs if pair["harm_a"]] == [
+        ("tie", True, True)
+    ]
+    assert sorted(pair["sense_a"] for pair in pairs) == [2, 4, 4, 4, 4]
+    rows[2] |= {"item": rows[3]["item"]}
+    returned(",")
+    with pytest.raises(UserError, match=r"row 3: number and item are not those of a row of e01's table"):
+        hold_review(sheets)
 
 
 def test_what_it_says_at_the_start(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from psychocounsel.counsel.traits import KINDS, read_risk_rules, read_topics, risk_of_column
-from psychocounsel.data.sample_rows import sample_rows
+from psychocounsel.data.shipped_rows import sample_rows
 from psychocounsel.errors import UserError
 from psychocounsel.storage.files import PACKAGE
 

@@ -12,9 +12,9 @@ import pytest
 from psychocounsel.counsel.principles import PRINCIPLES, STAGES
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.data.rows import Example
-from psychocounsel.data.sample_rows import flip_files, read_sample_file, sample_files, sample_rows, topic_files
 from psychocounsel.data.selection import load_split, pairs_of
 from psychocounsel.data.shared_text import components_of
+from psychocounsel.data.shipped_rows import flip_files, read_sample_file, sample_files, sample_rows, topic_files
 from psychocounsel.data.sources import load_examples
 from psychocounsel.evaluation.audit.blind import wins
 from psychocounsel.evaluation.audit.pairs import pairs_from

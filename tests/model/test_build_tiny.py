@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from psychocounsel.data.sample_rows import sample_rows
 from psychocounsel.data.selection import load_split
+from psychocounsel.data.shipped_rows import sample_rows
 from psychocounsel.model import build_tiny
 from tests.support.composed import check, compose
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from psychocounsel.data.sample_rows import sample_files
+from psychocounsel.data.shipped_rows import sample_files
 from psychocounsel.storage.files import read_json
 from tests.support.doc_blocks import RUN
 from tests.support.doc_runs import marked, run_marked

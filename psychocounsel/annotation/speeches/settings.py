@@ -11,7 +11,7 @@ from omegaconf import MISSING
 
 from psychocounsel.data.sources import StandardSource
 from psychocounsel.errors import UserError
-from psychocounsel.settings.paths import check_local_path
+from psychocounsel.settings.paths import SHIPPED_DATA, check_local_path
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import GroupSettings, is_on_hub
 
@@ -41,7 +41,7 @@ class SpeechSource(_Place):
 
     @property
     def title(self) -> str:
-        return self.name or (self.path if self.path == "builtin:sample" else Path(str(self.path)).name)
+        return self.name or (self.path if self.path in SHIPPED_DATA else Path(str(self.path)).name)
 
     def files(self) -> Sequence[Path]:
         """Return the local files of the source; none for a dataset of the hub."""

@@ -57,6 +57,7 @@ from psychocounsel.evaluation.reward.figures import flipped_figures
 from psychocounsel.evaluation.showing import tables_line, write_tables
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import FINISHED, write_summary
+from psychocounsel.settings.paths import SHIPPED_DATA
 from psychocounsel.steps.course import Bar, Say
 from psychocounsel.storage.files import write_json
 
@@ -234,7 +235,7 @@ def load_others(config: DictConfig, say: Say) -> dict[str, list[Example]]:
     """
     others = {}
     for entry in config.audit.against:
-        source = StandardSource(columns=None if entry.path == "builtin:sample" else config.data.columns)
+        source = StandardSource(columns=None if entry.path in SHIPPED_DATA else config.data.columns)
         name, dropped = entry.name or entry.path, list[str]()
         rows = load_examples(entry.path, entry.split, entry.revision, source, config.data.rating_range, dropped)
         report_dropped(dropped, len(dropped) + len(rows), f"audit.against={name}", say)

@@ -13,11 +13,22 @@ AgreementResult = dict[str, Any]  # agreement.Agreement
 BiasResult = dict[str, Any]  # agreement.PositionBias
 
 
+class ReadersResult(TypedDict):
+    """The experts' own comparison: see `readers.readers_result`, which computes it. Lists hold the model's side first."""
+
+    readers: list[str]
+    result: PairResult
+    agreement: AgreementResult | None
+    sense: list[dict[str, Share] | None]
+    harmful: list[dict[str, int] | None]
+
+
 class ExpertsResult(TypedDict):
     """Agreement with experts on the pairs of one opponent: of all judges together, and of each judge with such pairs."""
 
     together: AgreementResult | None
     by_judge: dict[str, AgreementResult]
+    readers: NotRequired[ReadersResult | None]
 
 
 class OpponentResult(TypedDict):

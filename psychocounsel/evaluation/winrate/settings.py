@@ -95,8 +95,9 @@ class WinRate(ComparingEvaluation):
         rates = [f"{key}{suffix}" for suffix in suffixes for key in keys]
         known = [f"{rate}{end}" for rate in rates for end in ("", "_low", "_high")]
         against_data = [f"{key}{suffix}" for suffix in suffixes for key in ("against_best", "against_median")]
+        readers = [f"readers_win_rate{end}" for end in ("", "_low", "_high")]
         of_judges = (*against_data, "worst_control", "judges_fooled")
-        return (*known, *of_judges, *(f"{name}/*" for name in (*known, "experts_agree")))
+        return (*known, *of_judges, *(f"{name}/*" for name in (*known, "experts_agree", *readers)))
 
     def to_ask(self, context: StepContext[EvaluationDir], due: set[str]) -> list[str]:
         from psychocounsel.evaluation.judging import verdicts_step

@@ -65,6 +65,7 @@ def winrate_blocks(runs: Runs) -> list[Block]:
         *warnings_of([(run.title, [*run.figures["warnings"], *_cautions(run.figures)]) for run in runs]),
         *_left_out(runs),
         *_headline(contests),
+        *_readers(contests),
         *_overview_chart(contests),
         *_principle_chart(contests),
         *_by_principle(contests),
@@ -111,6 +112,9 @@ def _conclusion(contest: _Contest, figures: WinrateFigures, cautions: Sequence[s
     text = f"{contest.model} {told} {contest.opponent}{where}: {reserve}it wins in {percent_text(rate, 'value')}"
     names = [*figures["verdicts"]]
     text += f" of {prompts} speeches. {'Judge' if len(names) == 1 else 'Judges'}: {', '.join(names)}."
+    if readers := contest.figures["experts"].get("readers"):
+        by_readers = percent_text({**readers["result"]["win_rate"]}, "value")
+        text += f" By blind readers ({', '.join(readers['readers'])}): {by_readers} of {readers['result']['prompts']} speeches."
     few = [FEW_CLIENTS] if overall["small"] else []
     missing = [f"{contest.model} against {contest.opponent}: more speeches, or more samples"] if side is None else []
     missing += (
@@ -217,6 +221,38 @@ def _headline(contests: Sequence[_Contest]) -> list[ReportTable]:
     if any(contest.figures["experts"]["together"] is None for contest in contests):
         notes += ["without comparisons by experts, it is unknown whether these judges agree with people"]
     return report_table("win-rates", "Win rates", headings, rows, *notes)
+
+
+def _readers(contests: Sequence[_Contest]) -> list[ReportTable]:
+    headings = [*_HEADINGS, "readers", "their win rate", "clients", "equal labels", "AC1", "judges agree with them"]
+    headings += ["sense, model", "sense, opponent", "at 4 or 5, model", "at 4 or 5, opponent"]
+    headings += ["harmful, model", "harmful, opponent"]
+    rows = list[list[Cell]]()
+    for contest in contests:
+        readers = contest.figures["experts"].get("readers")
+        if not readers:
+            continue
+        shared, together = readers["agreement"], contest.figures["experts"]["together"]
+        senses = [sense or {} for sense in readers["sense"]]
+        rows.append(
+            [
+                *(*contest.head, ", ".join(readers["readers"])),
+                measured(readers["result"]["win_rate"], percent=True),
+                count(readers["result"]["prompts"]),
+                *((None, None) if shared is None else (measured(shared["raw"], percent=True), measured(shared["ac1"]))),
+                None if together is None else measured(together["raw"], percent=True),
+                *(measured(sense.get("mean")) for sense in senses),
+                *(measured(sense.get("high"), percent=True) for sense in senses),
+                *(None if harm is None else f"{harm['marked']} of {harm['replies']}" for harm in readers["harmful"]),
+            ]
+        )
+    notes = [
+        "readers: who answered in the files of evaluation.experts, whether clinicians, other people or language models",
+        "a reply that a reader marks as harmful is lost, and two such replies tie; no pair is dropped",
+        f"equal labels and AC1: of each two readers, on the same pairs; sense from 1 to 5; {BY_CLIENT}",
+        "harmful: replies that at least one reader marked",
+    ]
+    return report_table("readers", "Blind readers", headings, rows, *notes)
 
 
 def _experts(agreement: AgreementResult | None) -> tuple[Cell, Cell]:

@@ -29,16 +29,21 @@ from psychocounsel.evaluation.judging.controls import (
 from psychocounsel.evaluation.judging.served_models import MOST_FREQUENT, answered_by, mixed_models
 from psychocounsel.evaluation.showing import end_figures
 from psychocounsel.evaluation.winrate.figures import ReplyCounts, WinrateFigures, over_seeds
+from psychocounsel.evaluation.winrate.readers import (
+    Experts,
+    Marks,
+    agreement_with_experts,
+    beside_win_rate,
+    read_experts,
+    read_marks,
+    readers_result,
+)
 from psychocounsel.evaluation.winrate.show import winrate_blocks, winrate_conclusions
 from psychocounsel.evaluation.winrate.verdict_table import (
     OVERALL,
     PLAIN,
-    PairKey,
     ReplyKey,
     Variant,
-    agreement_with_experts,
-    beside_win_rate,
-    read_experts,
     unhealthy_replies,
     variants,
 )
@@ -212,8 +217,6 @@ def replies_of_contestants(files: EvaluationDir, include_near: bool) -> dict[int
 
 # The step.
 
-Experts = dict[str, dict[PairKey, float]]
-
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     """Compute every figure, write figures.json and print the table.
@@ -231,7 +234,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
     rows = [*rows_of(files.controls, _OF_CONTROLS)] if files.controls.exists() else []
     options: Any = {"samples": config.evaluation.samples, "seed": config.evaluation.figures_seed}
     replied = replies_of_contestants(files, config.evaluation.include_near)
-    experts = read_experts(config.evaluation.experts)
+    experts, marks = read_experts(config.evaluation.experts), read_marks(config.evaluation.experts)
     measured = {
         "evaluation": "winrate",
         "model": settings[0],
@@ -240,7 +243,7 @@ def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
         **verdict_counts(files),
         "controls": {"limit": config.evaluation.max_control, "judges": judge_controls(rows, clients)},
         "variants": [
-            _variant(variant, replied, experts, options)
+            _variant(variant, replied, experts, marks, options)
             | {"anchors": anchors(rows, variant.length_limit, lost, clients)}
             for variant in context.bar(by_limit, "figures")
         ],
@@ -260,7 +263,9 @@ def _near(files: EvaluationDir) -> int:
     return sum(row["near_training"] for row in rows_of(files.speeches, ["near_training"]))
 
 
-def _variant(variant: Variant, replied: Mapping[int | None, Any], experts: Experts, options: Any) -> dict[str, Any]:
+def _variant(
+    variant: Variant, replied: Mapping[int | None, Any], experts: Experts, marks: Marks, options: Any
+) -> dict[str, Any]:
     """Return the figures of all opponents and of the judges, for one length limit."""
     overall, plain_verdicts = variant.verdicts.get(OVERALL), variant.verdicts.get(PLAIN)
     if overall is None or plain_verdicts is None:
@@ -280,7 +285,10 @@ def _variant(variant: Variant, replied: Mapping[int | None, Any], experts: Exper
             "p": tests[name].raw,
             "p_adjusted": tests[name].adjusted,
         }
-        opponents[name]["experts"] = beside_win_rate(variant, plain_verdicts, opponent, experts, options)
+        opponents[name]["experts"] = {
+            **beside_win_rate(variant, plain_verdicts, opponent, experts, options),
+            "readers": readers_result(variant, plain_verdicts, opponent, experts, marks),
+        }
     return {
         "length_limit": variant.length_limit,
         "opponents": opponents,
@@ -366,6 +374,11 @@ def _metrics(figures: WinrateFigures) -> Iterator[tuple[str, float]]:
             together = result["experts"]["together"]
             if number == 0 and together and together["raw"]["value"] is not None:
                 yield f"experts_agree/{name}", together["raw"]["value"]
+            readers = result["experts"].get("readers")
+            if number == 0 and readers:
+                for key, value in readers["result"]["win_rate"].items():
+                    if value is not None:
+                        yield f"readers_win_rate{'' if key == 'value' else f'_{key}'}/{name}", value
         for anchor, result_of_anchor in variant["anchors"].get(figures["model"], {}).items():
             yield f"against_{anchor}{suffix}", result_of_anchor["win_rate"]["value"]
     judges = figures["controls"]["judges"]

@@ -1,10 +1,9 @@
-"""verdicts.parquet as arrays, and the experts' labels of the same pairs of replies."""
+"""verdicts.parquet as arrays."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,19 +11,12 @@ import numpy as np
 from psychocounsel.asking.language_model import EMPTY
 from psychocounsel.counsel.cues import CUES
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.data.reply_files import messages_of
-from psychocounsel.data.shared_text import normalised
-from psychocounsel.data.sources import StandardSource, read_rows
-from psychocounsel.errors import UserError
-from psychocounsel.evaluation.contestants.speeches import speech_id
 from psychocounsel.evaluation.health.figures_step import READ, measured_replies
 from psychocounsel.evaluation.health.reply import unhealthy
 from psychocounsel.evaluation.judging.pairs import BACKWARD, EQUAL, FORWARD
-from psychocounsel.metrics.agreement import Agreement, agreement, labels
 from psychocounsel.metrics.win_rates import Verdicts
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.tables import Row, rows_of
-from psychocounsel.storage.text_hashes import text_id
 
 # verdicts.parquet as arrays: one row for each pair of replies and judge, with the verdicts of both orders.
 
@@ -181,95 +173,3 @@ def _names(rows: Sequence[Row], column: str) -> list[str]:
 def _numbers(rows: Sequence[Row], column: str, names: Sequence[str]) -> np.ndarray:
     places = {name: place for place, name in enumerate(names)}
     return np.array([places[row[column]] for row in rows], np.int64)
-
-
-# Experts' labels of pairs of replies (the files of `evaluation.experts`), and their agreement with the judges.
-
-_BETTER = {"a": 1.0, "b": -1.0, "tie": 0.0}
-_COLUMNS = ("prompt", "reply_a", "reply_b", "better")
-
-PairKey = tuple[str, str, str]  # ids of the speech and of the two replies
-
-
-def read_experts(files: Sequence[str]) -> dict[str, dict[PairKey, float]]:
-    """Return the labels of pairs by expert: 1 if the first reply of the key is better, -1 if the second is, 0 for a tie.
-
-    The files have the columns prompt, reply_a, reply_b, better (`a`, `b` or `tie`) and optionally expert (the expert's
-    name; default: the file's name).
-
-    Raises:
-        UserError: if a column is missing, a value is wrong, or an expert gives two answers about one pair. The message names
-            file and row.
-    """
-    experts: dict[str, dict[PairKey, float]] = {}
-    for file in files:
-        for where, row in read_rows(StandardSource(), file, "train", None):
-            if isinstance(row, UserError):
-                raise row
-            if lacking := [name for name in _COLUMNS if not row.get(name)]:
-                raise UserError(
-                    f"evaluation.experts: {where}: {lacking[0]} is missing; the columns are {', '.join(_COLUMNS)}"
-                )
-            if not all(isinstance(row[name], str) for name in _COLUMNS[1:]):
-                raise UserError(f"evaluation.experts: {where}: {', '.join(_COLUMNS[1:])} must be texts")
-            if row["better"] not in _BETTER:
-                raise UserError(f"evaluation.experts: {where}: better must be a, b or tie")
-            prompt = normalised(messages_of(row["prompt"], f"evaluation.experts: {where}"))
-            speech, first, second = speech_id(prompt), text_id(row["reply_a"].strip()), text_id(row["reply_b"].strip())
-            if first == second and _BETTER[row["better"]]:
-                raise UserError(f"evaluation.experts: {where}: both replies are the same text; better must be tie")
-            expert, side = str(row.get("expert") or Path(file).stem), _BETTER[row["better"]]
-            expert_labels = experts.setdefault(expert, {})
-            if expert_labels.get((speech, first, second), side) != side:
-                raise UserError(
-                    f"evaluation.experts: {where}: {expert} compared these replies before, with another answer; keep one of "
-                    "the rows, or name each expert in the column expert"
-                )
-            expert_labels[speech, first, second], expert_labels[speech, second, first] = side, -side
-    return experts
-
-
-def beside_win_rate(
-    variant: Variant, verdicts: Verdicts, opponent: int, experts: dict[str, dict[PairKey, float]], options: Any
-) -> dict[str, Any]:
-    """Return how well judges agree with the experts about replies of the evaluated setting (number 0) and of `opponent`.
-
-    `together`: of all judges; None if no expert compared any of the pairs. `by_judge`: of each judge that shares a pair with
-    an expert.
-    """
-    verdict_labels, against = labels(verdicts), verdicts.b == opponent
-
-    def pooled(rows: np.ndarray) -> Agreement:
-        theirs = [
-            [expert_labels.get(key, np.nan) for key, taken in zip(variant.pairs, rows, strict=True) if taken]
-            for expert_labels in experts.values()
-        ]
-        count = len(experts)
-        labelled = np.array(theirs, np.float64).reshape(-1)
-        ours, prompts, clients = (
-            np.tile(values[rows], count) for values in (verdict_labels, verdicts.prompt, verdicts.client)
-        )
-        return agreement(ours, labelled, prompts, clients=clients, **options)
-
-    by_judge = {judge: pooled(against & (verdicts.judge == number)) for number, judge in enumerate(variant.judges)}
-    together = pooled(against)
-    return {
-        "together": together if together.rows else None,
-        "by_judge": {judge: shared for judge, shared in by_judge.items() if shared.rows},
-    }
-
-
-def agreement_with_experts(
-    variant: Variant, verdicts: Verdicts, experts: dict[str, dict[PairKey, float]], options: Any
-) -> Iterator[dict[str, Any]]:
-    """Yield the agreement of each judge with each expert on the pairs that both compared."""
-    verdict_labels = labels(verdicts)
-    for name, expert_labels in experts.items():
-        theirs = np.array([expert_labels.get(key, np.nan) for key in variant.pairs], np.float64)
-        for number, judge in enumerate(variant.judges):
-            rows = verdicts.judge == number
-            shared = agreement(
-                verdict_labels[rows], theirs[rows], verdicts.prompt[rows], clients=verdicts.client[rows], **options
-            )
-            if shared.rows:
-                yield {"expert": name, "judge": judge, "agreement": shared}

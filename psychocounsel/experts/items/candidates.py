@@ -119,7 +119,7 @@ def distinct(candidates: Iterable[PairCandidate | None]) -> list[PairCandidate]:
     return [by_item[item] for item in sorted(by_item)]
 
 
-# Drawing: items at risk first, the others evenly over strata of risk, topic, gap and doubt
+# Drawing: items at risk first, the others evenly over strata of risk, topic, gap and doubt; or all clients alike
 
 Stratum = tuple[str, ...]
 _GAP_BANDS = 3  # bands of the gap, with equal numbers of candidates
@@ -137,6 +137,19 @@ class Drawn:
     candidate: ItemCandidate
     stratum: Stratum
     share: float
+
+
+def draw_evenly(candidates: Sequence[ItemCandidate], count: int, seed: int) -> list[Drawn]:
+    """Draw at most `count` items, so that each speech has the same chance, whatever its risk; a speech's second item comes
+    after every speech has one. Figures about such items hold for all candidates without weights.
+    """
+    random = np.random.default_rng(seed)
+    of_speech: dict[str, list[ItemCandidate]] = defaultdict(list)
+    for number in random.permutation(len(candidates)):
+        of_speech[candidates[number].speech].append(candidates[number])
+    turns = [(place, candidate) for items in of_speech.values() for place, candidate in enumerate(items)]
+    drawn = [candidate for _, candidate in sorted(turns, key=lambda turn: turn[0])][:count]
+    return [Drawn(candidate, ("all",), len(drawn) / len(candidates)) for candidate in drawn]
 
 
 def draw_items(candidates: Sequence[ItemCandidate], count: int, seed: int) -> list[Drawn]:

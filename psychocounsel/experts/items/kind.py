@@ -205,6 +205,8 @@ class CaseKind(ItemKind):
         "ratings",
         "safety",
         "flagged",
+        "sense",
+        "sheet",
         "practice",
         "practice_share",
         "practice_rounds",

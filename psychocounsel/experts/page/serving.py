@@ -21,6 +21,7 @@ from psychocounsel.experts.review.blind_review import BlindReview, practice_pair
 from psychocounsel.experts.review.log import PRIVATE, AdverseEvents
 from psychocounsel.experts.review.plan import ReviewPlan, fill_in_options, kind_of, open_plan
 from psychocounsel.experts.review.protocol import consent_text, support_text, write_protocol
+from psychocounsel.experts.review.sheet import exchange_sheets
 from psychocounsel.experts.settings import DATA_MISSING, ReviewConfig, read_review, require_packages
 from psychocounsel.rundir.paths import ReviewDir
 from psychocounsel.rundir.run_config import read_overrides
@@ -33,7 +34,7 @@ from psychocounsel.storage.modes import restrict
 
 # The command
 
-_NOT_STORED = ("review.protocol=", "review.contact.command=")
+_NOT_STORED = ("review.protocol=", "review.contact.command=", "review.sheet=")
 _PATHS = (
     "data",
     "review.consent",
@@ -61,14 +62,17 @@ def hold_review(arguments: Sequence[str]) -> int:
     line = [*read_overrides(files.overrides), *arguments]
     config = read_review(line)
     # Somebody else may have made the folder, so no form of its stored options may run a program or write elsewhere.
-    config.review.contact.command, config.review.protocol = typed.review.contact.command, typed.review.protocol
+    for name in ("protocol", "sheet"):
+        config.review[name] = typed.review[name]
+    config.review.contact.command = typed.review.contact.command
     kind = kind_of(config.data, files)
     fill_in_options(config, line, kind)
     if config.review.protocol is not None:
         for text in write_protocol(expanded(config.review.protocol), config, kind.texts):
             say(text)
         return DONE
-    require_packages("review", ("starlette", "uvicorn"))
+    if config.review.sheet is None:
+        require_packages("review", ("starlette", "uvicorn"))
     _refuse_confidential(config)
     restrict(0o077)
     is_new = not files.path.exists()
@@ -127,8 +131,6 @@ def _owned(files: ReviewDir) -> Iterator[None]:
 
 
 def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str], texts: KindTexts) -> None:
-    from psychocounsel.experts.page.routes import ReviewPages, hosts_of
-
     options = config.review
     rubric = load_rubric(options.rubric)
     if options.practice > len(practice_pairs(rubric)):
@@ -140,11 +142,19 @@ def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str], texts: Kin
         consent_text(config, texts, 0)  # reports an unreadable file before anything is written
     plan = open_plan(config, files, say)
     consent = consent_text(config, texts, max(map(len, plan.shown.values())))
+    adverse = AdverseEvents(files.adverse_events, list(options.contact.command), say)
+    if options.sheet is not None:
+        write_atomically(files.overrides, "".join(f"{text}\n" for text in _last_values(line)), mode=PRIVATE)
+        with contextlib.closing(BlindReview(plan, files, options, rubric, consent, adverse)) as review:
+            exchange_sheets(review, expanded(options.sheet), say)
+        say(f"{files.experts}: answers for evaluate evaluation.experts=[FILE]; the same command reads returned tables")
+        return
+    from psychocounsel.experts.page.routes import ReviewPages, hosts_of
+
     listener = listening(options.port)
     port = listener.getsockname()[1]
     known = _last_values([*line, f"review.port={port}"])  # storing the port keeps the experts' links valid
     write_atomically(files.overrides, "".join(f"{text}\n" for text in known), mode=PRIVATE)
-    adverse = AdverseEvents(files.adverse_events, list(options.contact.command), say)
     review = BlindReview(plan, files, options, rubric, consent, adverse)
     pages = ReviewPages(review, PageViews(review, support), hosts_of(port, options.address), say)
     try:

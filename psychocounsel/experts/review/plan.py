@@ -11,7 +11,15 @@ from typing import Any
 from psychocounsel.data.rows import is_missing
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
-from psychocounsel.experts.items.candidates import Drawn, ItemCandidate, Shown, assign, draw_items, sequence
+from psychocounsel.experts.items.candidates import (
+    Drawn,
+    ItemCandidate,
+    Shown,
+    assign,
+    draw_evenly,
+    draw_items,
+    sequence,
+)
 from psychocounsel.experts.items.crisis_set import SHIPPED_SET, CrisisSetKind
 from psychocounsel.experts.items.gate_cases import GateKind
 from psychocounsel.experts.items.kind import ItemKind
@@ -23,7 +31,8 @@ from psychocounsel.storage.files import expanded, json_lines, read_mapping, with
 
 # The plan
 
-_FIXED = ("items", "overlap", "repeats", "seed", "flagged", "only")  # fixed once experts have links
+_FIXED = ("items", "overlap", "repeats", "seed", "draw", "flagged", "only")  # fixed once experts have links
+_EARLIER = {"review.draw": "risk_first"}  # plans of earlier versions do not store it
 
 
 @dataclass(frozen=True)
@@ -52,7 +61,7 @@ def open_plan(config: Any, files: ReviewDir, say: Callable[[str], None]) -> Revi
         _write(plan, files, wanted)
         known = read_mapping(files.plan)
     for key, value in wanted.items():
-        if (was := known["settings"].get(key)) != value:
+        if (was := known["settings"].get(key, _EARLIER.get(key))) != value:
             raise UserError(
                 f"{key}: {files.path} holds a review with {key}={_typed(was)}; give that value, or out=ANOTHER_FOLDER"
             )
@@ -111,7 +120,8 @@ def _new_plan(
     options, experts = config.review, list(config.experts)
     _refuse_missing(experts)
     wanted = _wanted(kind, config, say)
-    drawn = draw_items(wanted, options["items"], options.seed)
+    draw = draw_evenly if options.draw == "even" else draw_items
+    drawn = draw(wanted, options["items"], options.seed)
     if len(drawn) < options["items"] < MOST_ITEMS:
         all_drawn = with_noun(len(drawn), "candidate exists, and it is", "candidates exist, and all of them are")
         say(f"review.items={options['items']}: only {all_drawn} drawn")

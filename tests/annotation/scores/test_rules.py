@@ -11,7 +11,7 @@ from psychocounsel.annotation.working import closing_lines
 from psychocounsel.asking.answer_text import stands_in
 from psychocounsel.asking.language_model import Ask
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.data.sample_rows import sample_rows
+from psychocounsel.data.shipped_rows import sample_rows
 from psychocounsel.errors import UserError
 from tests.support.annotation_tables import annotation_dir, context, reply, speech
 

@@ -12,7 +12,7 @@ from psychocounsel.annotation.speeches.identifiers import (
     replace_identifiers,
 )
 from psychocounsel.annotation.speeches.presidio import is_installed, presidio_finder
-from psychocounsel.data.sample_rows import sample_rows
+from psychocounsel.data.shipped_rows import sample_rows
 from psychocounsel.errors import UserError
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from psychocounsel.data.sample_rows import sample_rows
+from psychocounsel.data.shipped_rows import sample_rows
 from tests.annotation.speeches.speech_files import table
 from tests.support.harness import ROOT
 

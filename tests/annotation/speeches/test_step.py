@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
 
-from psychocounsel.data.sample_rows import sample_rows
+from psychocounsel.data.shipped_rows import sample_rows
 from psychocounsel.errors import UserError
 from tests.annotation.speeches.speech_files import LONG, jsonl, made, table
 from tests.support.preferences import text

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import pytest
 
-from psychocounsel.data.sample_rows import sample_rows
+from psychocounsel.data.shipped_rows import sample_rows
 from psychocounsel.evaluation.counterfactuals import rules as content
 from psychocounsel.evaluation.counterfactuals import rules as style
 from psychocounsel.evaluation.counterfactuals import rules as wording

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from psychocounsel.counsel.system_prompt import COUNSELLOR
-from psychocounsel.data.sample_rows import sample_rows
+from psychocounsel.data.shipped_rows import sample_rows
 from psychocounsel.evaluation.health.reply import (
     ECHO,
     FIGURES,

@@ -10,8 +10,8 @@ from psychocounsel.errors import UserError
 from psychocounsel.evaluation.contestants import replies_step as replies_step
 from psychocounsel.evaluation.judging import verdicts_step
 from psychocounsel.evaluation.winrate import statistics_step
+from psychocounsel.evaluation.winrate.readers import read_experts, read_marks
 from psychocounsel.evaluation.winrate.show import winrate_blocks
-from psychocounsel.evaluation.winrate.verdict_table import read_experts
 from psychocounsel.storage.files import read_json
 from tests.support.annotating import model_server
 from tests.support.contests import PROMPTS, Recorder, contest, context, data, replies, shown, verdict
@@ -125,7 +125,7 @@ def test_agreement_is_that_of_the_pairs_of_an_opponent_and_of_all_experts(tmp_pa
     assert shares == {"warm": (6 / 8, 8), "cold": (2 / 8, 8)}
     together = beside["base"]["together"]
     assert (together["raw"]["value"], together["rows"], together["prompts"]) == (8 / 16, 16, 4)
-    assert beside["other"] == {"together": None, "by_judge": {}}
+    assert beside["other"] == {"together": None, "by_judge": {}, "readers": None}
     blocks = winrate_blocks([Titled("", written)])
     by_judge = [row for row in rows(blocks, "win-rate-slices") if row["kind"] == "judge"]
     told = {(row["against"], row["slice"]): row["judge and experts agree"] for row in by_judge}
@@ -134,6 +134,55 @@ def test_agreement_is_that_of_the_pairs_of_an_opponent_and_of_all_experts(tmp_pa
     headline = rows(blocks, "win-rates")
     assert headline[0]["judges and experts agree"].value == 8 / 16
     assert headline[1]["judges and experts agree"] is None
+
+
+def test_blind_readers_have_a_win_rate_of_their_own(tmp_path: Path) -> None:
+    """Two readers compare 4 of 12 pairs: harm loses, both harmful tie, and sense is averaged over readers, then replies."""
+    replies(tmp_path / "mine.jsonl", lambda prompt: f"Hm, {prompt[:13]}?")
+    replies(tmp_path / "base.jsonl", lambda prompt: f"No, {prompt[:13]}.")
+    better = {
+        "r1": [("a", False, False), ("a", True, False), ("tie", True, True), ("b", False, False)],
+        "r2": [("a", False, False), ("a", False, False), ("a", False, False), ("tie", False, False)],
+    }
+    said = [
+        {"prompt": prompt, "reply_a": f"Hm, {prompt[:13]}?", "reply_b": f"No, {prompt[:13]}.", "expert": expert}
+        | {"better": side, "harm_a": harm_a, "harm_b": harm_b, "sense_a": 4, "sense_b": 2 + (expert == "r2")}
+        for expert, given in better.items()
+        for prompt, (side, harm_a, harm_b) in zip(PROMPTS[:4], given, strict=True)
+    ]
+    experts = write_jsonl(tmp_path / "experts.jsonl", said)
+    with model_server(change=Recorder(lambda payload, _: completion(verdict("tie"), payload))) as server:
+        config = contest(
+            "evaluation=winrate", *data(tmp_path), f"model.path={tmp_path}/mine.jsonl", f"against={tmp_path}/base.jsonl",
+            "judge=local_vllm", "judge.model=j", f"judge.addresses=[{server.address}/v1]",
+            f"evaluation.experts=[{experts}]",
+        )  # fmt: skip
+        made = context(config, tmp_path / "out")
+        for step in (replies_step, verdicts_step, statistics_step):
+            metrics = step.run(made)
+    written: Any = read_json(tmp_path / "out" / "figures.json")
+    readers = written["variants"][0]["opponents"]["base"]["experts"]["readers"]
+    # r1: won, lost by harm, tie by harm, lost; r2: won, won, won, tie
+    assert readers["result"]["win_rate"]["value"] == pytest.approx((1 + 0.5 + 0.75 + 0.25) / 4)
+    assert readers["readers"] == ["r1", "r2"] and readers["result"]["prompts"] == 4
+    assert readers["agreement"]["raw"]["value"] == 1 / 4 and readers["agreement"]["rows"] == 4
+    assert [sense["mean"]["value"] for sense in readers["sense"]] == [4, 2.5]
+    assert [sense["high"]["value"] for sense in readers["sense"]] == [1, 0]
+    assert readers["harmful"] == [{"marked": 2, "replies": 4}, {"marked": 1, "replies": 4}]
+    assert metrics["metrics"]["readers_win_rate/base"] == readers["result"]["win_rate"]["value"]
+    [row] = rows(winrate_blocks([Titled("", written)]), "readers")
+    assert (row["readers"], row["harmful, model"], row["clients"]) == ("r1, r2", "2 of 4", "4")
+
+
+def test_a_wrong_sense_or_harm_is_named(tmp_path: Path) -> None:
+    row = {"prompt": PROMPTS[0], "reply_a": "One.", "reply_b": "Two.", "better": "a"}
+    for wrong, why in (
+        ({"sense_b": 6}, "sense_b must be a number from 1 to 5"),
+        ({"harm_a": "maybe"}, "harm_a must be true or false"),
+    ):
+        file = write_jsonl(tmp_path / "pairs.jsonl", [row | wrong])
+        with pytest.raises(UserError, match=f"evaluation.experts: pairs.jsonl line 1: {why}"):
+            read_marks([str(file)])
 
 
 def test_verdicts_in_one_order_alone_give_no_figure_and_no_ranking(tmp_path: Path) -> None:

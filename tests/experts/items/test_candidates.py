@@ -5,7 +5,7 @@ from itertools import combinations
 
 import pytest
 
-from psychocounsel.experts.items.candidates import PairCandidate, assign, draw_items, sequence
+from psychocounsel.experts.items.candidates import PairCandidate, assign, draw_evenly, draw_items, sequence
 
 
 def candidate(number: int, risk: str = "none", topic: str = "work", speech: str | None = None) -> PairCandidate:
@@ -48,6 +48,18 @@ def test_a_speech_has_a_second_item_only_after_all_have_one() -> None:
     per_speech = Counter(each.candidate.speech for each in drawn)
     assert len(per_speech) >= 8  # three bands draw in turn; within a band, a used speech comes last
     assert max(Counter(each.candidate.speech for each in draw_items(pool, 60, 3)).values()) == 6
+
+
+def test_drawn_evenly_a_client_at_risk_has_no_better_chance_and_each_client_one_item_first() -> None:
+    pool = [
+        candidate(number, "abuse" if number % 10 == 0 else "none", speech=f"s{number % 100}") for number in range(200)
+    ]
+    taken = [draw_evenly(pool, 50, seed) for seed in range(40)]
+    assert all(len({each.candidate.speech for each in drawn}) == 50 for drawn in taken)
+    at_risk = sum(each.candidate.crisis for drawn in taken for each in drawn)
+    assert 0.08 < at_risk / (50 * len(taken)) < 0.12  # a tenth of the clients
+    assert {each.share for each in taken[0]} == {0.25} and taken[0] == draw_evenly(pool, 50, 0) != taken[1]
+    assert len(draw_evenly(pool, 150, 0)) == 150 and len(draw_evenly(pool, 500, 0)) == 200
 
 
 def test_the_same_seed_draws_the_same_items_and_another_seed_others() -> None:

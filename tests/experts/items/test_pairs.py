@@ -12,6 +12,7 @@ from psychocounsel.experts.items.candidates import CONTRADICTED, distinct, pair_
 from psychocounsel.experts.items.pairs import JUDGES, ORDER, SPLIT_VOTES, candidates_of
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.tables import rows_of
+from tests.support import contests
 from tests.support.annotated_dir import annotated
 from tests.support.harness import cli, write_jsonl
 from tests.support.judged import evaluation_dir, reply, speech
@@ -61,6 +62,20 @@ def test_the_dataset_of_an_annotate_folder_gives_its_pairs(tmp_path: Path) -> No
         assert each.preferred is not None and each.replies[each.preferred] == row["chosen"]
         assert each.prompt == [{"role": "user", "content": row["question"]}] and each.crisis
         assert (SPLIT_VOTES in each.flags) == (row["chosen_probability"] <= 0.5)
+
+
+def test_replies_alone_give_the_pairs_that_judges_would_compare(tmp_path: Path) -> None:
+    for name, word in (("mine", "Hm"), ("base", "No"), ("other", "Go")):
+        contests.replies(tmp_path / f"{name}.jsonl", lambda prompt, word=word: f"{word}, {prompt[:13]}.")  # type: ignore[misc]
+    against = f"against=[{tmp_path}/base.jsonl,{tmp_path}/other.jsonl]"
+    typed = (*contests.data(tmp_path), f"model.path={tmp_path}/mine.jsonl", against, "judge=tiny")
+    cli("evaluate", "evaluation=winrate", *typed, "steps=[replies]", "run_dir=out", cwd=tmp_path)
+    found = candidates_of(tmp_path / "out")
+    assert len(found) == 24 and {each.preferred for each in found} == {None}
+    assert {frozenset(reply[:2] for reply in each.replies) for each in found} == {
+        frozenset({"Hm", "No"}),
+        frozenset({"Hm", "Go"}),
+    }
 
 
 def verdict(first: str, second: str, judge: str, order: str, overall: int, of: str = "s1") -> dict[str, object]:

@@ -1,6 +1,7 @@
-"""Rows of the counselling sample (`data=sample`); psychocounsel/data/sample/README.md describes its files."""
+"""Rows of the shipped data sets: `data=sample` and `data=everyday`. The README.md in the folder of each describes its files."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -8,11 +9,15 @@ from typing import Any
 import yaml
 
 from psychocounsel.data.base import Row
+from psychocounsel.data.files import file_rows
+from psychocounsel.errors import UserError
+from psychocounsel.settings.paths import SHIPPED_DATA
 from psychocounsel.storage.yaml_limits import Loader
 
 _SAMPLE = Path(__file__).parent / "sample"
 _HARMFUL = _SAMPLE / "harmful.yaml"
 _FLIPS = _SAMPLE / "flips"
+_EVERYDAY = Path(__file__).parent / "everyday"
 
 
 @cache
@@ -67,3 +72,30 @@ def _reply(reply: dict[str, Any], texts: dict[str, str], harmful: dict[str, str]
 
 def _rated(text: str, ratings: dict[str, int], harmful: bool = False) -> dict[str, Any]:
     return {"text": text, "ratings": ratings, "harmful": harmful}
+
+
+def everyday_files() -> tuple[Path, ...]:
+    """Return one file per topic; each line is a client with rated replies, as in a user's own file."""
+    return tuple(sorted(_EVERYDAY.glob("*.jsonl")))
+
+
+def everyday_rows() -> Iterator[tuple[str, Row]]:
+    """Yield each row with its place."""
+    for file in everyday_files():
+        for where, row in file_rows(file, (), None):
+            if isinstance(row, UserError):  # the file was changed
+                raise row
+            yield where, row
+
+
+@dataclass(frozen=True)
+class Shipped:
+    """A shipped data set: its files, which identify it, and its rows."""
+
+    files: Callable[[], Sequence[Path]]
+    rows: Callable[[], Iterator[tuple[str, Row]]]
+
+
+SHIPPED = dict(
+    zip(SHIPPED_DATA, (Shipped(sample_files, sample_rows), Shipped(everyday_files, everyday_rows)), strict=True)
+)
