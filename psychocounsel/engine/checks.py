@@ -255,7 +255,7 @@ def _check_balance(config: DictConfig, algorithm: Any) -> None:
     if names and not algorithm.needs.weights:
         raise UserError(
             f"data.balance=[{','.join(names)}]: weights pairs of the data, but the loss of algo={type(algorithm).__name__} "
-            "does not use such weights: use algo=reward, dpo, simpo or orpo, or leave data.balance out"
+            "does not use such weights: use algo=reward, dpo, modpo, simpo or orpo, or leave data.balance out"
         )
 
 

@@ -10,6 +10,7 @@ import torch
 from psychocounsel.algo.base import Algorithm, Outputs, Term
 from psychocounsel.algo.dpo import DPO
 from psychocounsel.algo.kto import KTO
+from psychocounsel.algo.modpo import MODPO
 from psychocounsel.algo.orpo import ORPO
 from psychocounsel.algo.reward import Reward
 from psychocounsel.algo.sft import SFT
@@ -29,6 +30,7 @@ ALGORITHMS: dict[str, Callable[[], Algorithm]] = {
     "reward_heads": lambda: Reward(heads="principles"),
     "dpo": DPO,
     "dpo_sft": lambda: DPO(sft_weight=0.2),
+    "modpo": MODPO,
     "simpo": SimPO,
     "simpo_sft": lambda: SimPO(sft_weight=0.3),
     "orpo": ORPO,
