@@ -1,4 +1,4 @@
-# make train   set up and train the shipped model as a reward model on the shipped sample
+# make train   set up and train the shipped model as a reward model on the shipped everyday clients
 # make test    set up and pass the tests; make test-slow adds the full matrices; make proofs the long ones, by hand
 # make real    train a real model, SmolLM2-135M, as a judge on the shipped sample, and measure whether it reads
 # make docs    write the generated pages of docs/reference and build the site in site/
@@ -15,7 +15,9 @@ BIN := $(VENV)/bin
 .PHONY: train real test test-slow proofs lint docs vllm extras tiny smollm2 gpu-check lock
 
 train: $(VENV)/.installed
-	$(BIN)/psychocounsel train algo=reward
+	$(BIN)/psychocounsel train algo=reward data=everyday data.pairs=extremes
+	@echo "This shows that training works: a model of 3 million parameters learns in a minute which words good replies use."
+	@echo "It does not show that the model reads the client (make real measures that), nor that any reply helps anyone."
 
 real: smollm2
 	$(BIN)/psychocounsel train experiment=judge model=smollm2_135m model.path=$(SMOLLM2) model.dtype=bf16 run_dir=runs/real
