@@ -122,6 +122,7 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
     weights, veto = {name: data.principle_weights.get(name, 1.0) for name in PRINCIPLES}, data.safety_veto
     switches = {
         "data.min_gap=null": data.min_gap is not None,
+        "data.min_chosen=null": data.min_chosen is not None,
         "equal data.principle_weights": len(set(weights.values())) > 1,
         "data.safety_veto=false": veto,
     }
@@ -151,6 +152,10 @@ def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Repor
         dropped["their replies are the same text"] += len(selection.pairs) - len(different)
         usable = [pair for pair in different if not (example.harmful and example.harmful[pair[0]])]
         dropped["the reply with the higher score is marked harmful"] += len(different) - len(usable)
+        if data.min_chosen is not None:
+            good = [pair for pair in usable if score(example.ratings[pair[0]], weights) >= data.min_chosen]
+            dropped["the reply with the higher score is below data.min_chosen"] += len(usable) - len(good)
+            usable = good
         relabelled += sum(not example.rated and pair == (1, 0) for pair in usable)
         kept += [_pair(example, *pair) for pair in usable]
     for reason, count in dropped.items():

@@ -64,6 +64,8 @@ class DataConfig:
     half: str | None = option(None, choices=("first", "second"))
     pairs: str = option("all", choices=("all", "extremes"))
     min_gap: float | None = option(None, at_least=0)
+    # None by default, so that runs of earlier versions keep their identity.
+    min_chosen: float | None = None
     gap: str = option("mean", choices=("mean", "sum"))
     principle_weights: dict[str, float] = option({})
     safety_veto: bool = False
