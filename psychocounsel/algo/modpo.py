@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from psychocounsel.algo.base import Algorithm, Context, Needs, Outputs, Term
 from psychocounsel.algo.pair_terms import PAIR_FIGURES, chosen_nll, pair_term, reward_metrics
 from psychocounsel.counsel.principles import PRINCIPLES
@@ -51,6 +49,8 @@ class MODPO(Algorithm):
             )
 
     def check(self, train: list[Group], held_out: list[Group]) -> None:
+        import numpy as np
+
         places = [place for place, name in enumerate(PRINCIPLES) if self.weights.get(name)]
         for group in [*train, *held_out]:
             for reply in group.completions:

@@ -49,8 +49,8 @@ def refusal(*arguments: str, cwd: Path) -> str:
         (
             ["algo=dpoo"],
             "algo=dpoo: no such choice; did you mean dpo? "
-            "(algo is one of dapo, distil, dpo, dr_grpo, grpo, gspo, kto, online_dpo, online_simpo, orpo, ppo, reward, rloo, "
-            "sft, simpo)",
+            "(algo is one of dapo, distil, dpo, dr_grpo, grpo, gspo, kto, modpo, online_dpo, online_simpo, orpo, ppo, reward, "
+            "rloo, sft, simpo)",
         ),
         (["zero=5"], "zero=5: no such choice"),
         (["algo=sft", "algo.loss_type=ipo"], "unknown key algo.loss_type"),

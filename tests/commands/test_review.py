@@ -88,7 +88,7 @@ def test_a_sheet_goes_out_and_comes_back_without_a_browser(tmp_path: Path, capsy
     assert len(stored) == 5 and not any(row["changed"] for row in stored)
     assert sum(row["choice"] == row["label"] for row in stored) == 4
     pairs = [json.loads(line) for line in (tmp_path / "review" / "experts.jsonl").read_text().splitlines()]
-    assert [(pair["better"], pair["harm_a"], pair["harm_b"]) for pair in pairs if pair["harm_a"]] == [
+    assert [(pair["better"], pair["harm_a"], pair["harm_b"]) for pair in pairs if pair.get("harm_a")] == [
         ("tie", True, True)
     ]
     assert sorted(pair["sense_a"] for pair in pairs) == [2, 4, 4, 4, 4]

@@ -33,6 +33,7 @@ def with_figures(groups: list[Group]) -> list[Group]:
     for completion in (completion for group in groups for completion in group.completions):
         size = len(completion.ids)
         completion.reward, completion.logprobs = float(rng.normal()), rng.normal(-5.5, 0.3, size).astype(np.float32)
+        completion.ratings = rng.integers(1, 6, 7).astype(np.float32)
         completion.values, completion.returns, completion.advantages = rng.normal(size=(3, size)).astype(np.float32)
     return groups
 
