@@ -28,7 +28,7 @@ import tempfile
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from statistics import mean, median
+from statistics import median
 from typing import Any
 
 import krippendorff
@@ -168,8 +168,8 @@ def harmful(replies: Sequence[Any]) -> int:
     return sum(reply["harmful"] for reply in replies)
 
 
-def share(values: Sequence[bool]) -> str:
-    return f"{100 * mean(values):.0f} %"
+def share(values: Any) -> str:
+    return f"{100 * float(np.mean(values)):.0f} %"
 
 
 def spread(values: Sequence[int]) -> str:
