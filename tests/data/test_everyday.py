@@ -118,5 +118,5 @@ def test_a_writers_text_becomes_rows() -> None:
 
 
 def test_everyday_messages_can_be_annotated_again() -> None:
-    said = cli("annotate", "speeches=everyday", "limit=null", "dry_run=true", cwd=ROOT).stdout
+    said = cli("annotate", "speeches=everyday", "dry_run=true", cwd=ROOT).stdout
     assert f"{len(ROWS):,}" in said

@@ -488,6 +488,13 @@ def test_principle_weights_relabel_pairs_and_say_how_many() -> None:
     assert select([UNSAFE], principle_weights={"safety": 1}) == (scored(UNSAFE), [])
 
 
+def test_a_chosen_reply_below_min_chosen_drops_its_pair() -> None:
+    found, said = select([WIDE, UNSAFE, NARROW], min_chosen=3.6)
+    assert found == scored(WIDE, UNSAFE)
+    assert said == ["f: 1 pair dropped (the reply with the higher score is below data.min_chosen)"]
+    assert select([WIDE], min_chosen=5, principle_weights={"safety": 2})[0] == scored(WIDE)
+
+
 def test_the_safety_veto_drops_pairs_whose_rejected_reply_is_safer() -> None:
     found, said = select([WIDE, UNSAFE, NARROW], safety_veto=True)
     assert found == scored(WIDE, NARROW)

@@ -57,6 +57,7 @@ TRIALS = {
     "real": [
         "base=builtin:tiny",
         "dtype=fp32",
+        *("data=sample", "clients=[builtin:sample]", "take=", "online=", "own_limit=null"),
         f"more='{STEP}'",
         "judges_length=",
         "sft_length=",
