@@ -45,6 +45,27 @@ def test_answers_go_to_agreement_and_to_evaluate(tmp_path: Path) -> None:
     assert {name: len(pairs) for name, pairs in judged.items()} == {"e01": 24, "e02": 24}
 
 
+def test_the_page_asks_for_sense_and_harm_of_each_reply_if_that_is_typed(tmp_path: Path) -> None:
+    data = pairs_file(tmp_path, 2)
+    with serving(data, *QUICK, "review.sense=true", "review.ratings=false", "review.repeats=0") as served:
+        client = served.agree("e01")
+        page = client.get("").text
+        assert page.count('name="rating.left.sense"') == page.count('name="safety.right.harm"') == 1
+        assert "rating.left.empathy" not in page and "Could the reply harm this client" in page
+        given = {"choice": "left", "rating.left.sense": "2", "rating.right.sense": "5", "safety.left.harm": "yes"}
+        client.post(item_of(page), data=given | {"seconds": "2"})
+        assert served.end()
+    [pair] = [json.loads(line) for line in (tmp_path / "review" / "experts.jsonl").read_text().splitlines()]
+    assert (pair["better"], pair["sense_a"], pair["sense_b"], pair["harm_a"]) == (
+        "a",
+        2,
+        5,
+        True,
+    ) and "harm_b" not in pair
+    file = str(tmp_path / "review" / "experts.jsonl")
+    assert sorted(read_experts([file])["e01"].values()) == [-1, 1], "a harmful reply loses, whatever the reader chose"
+
+
 def test_a_sheet_goes_out_and_comes_back_without_a_browser(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Tables name no writer; a filled one gives the answers that the page would give, once, and a wrong cell is named."""
     typed = [f"data={pairs_file(tmp_path, 6, at_risk=1)}", "experts=[e01,e02]", "review.sense=true", "review.repeats=0"]
