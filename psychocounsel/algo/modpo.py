@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class MODPO(Algorithm):
-    """MODPO: DPO on the pairs' preference, with margins by other objectives (arXiv 2310.03708, eq. 10).
+    """MODPO: DPO whose margins depend on ratings of other objectives (arXiv 2310.03708, eq. 10).
 
     The loss of a pair is -log s((beta h - sum_i w_i (r_i(chosen) - r_i(rejected))) / w_0). h is DPO's difference of
     log-ratios, s the logistic sigmoid, r_i the reply's mean rating on principle i, w_i its weight in `weights`, and

@@ -111,7 +111,7 @@ def _load_mix(data: DictConfig, report: Report) -> list[Example]:
 
 
 def pairs_of(examples: list[Example], data: DictConfig, path: str, report: Report) -> list[Example]:
-    """Return pairs by `data.min_gap`, `data.principle_weights` and `data.safety_veto`, with `scores` where rated.
+    """Return pairs by `data.min_gap`, `min_chosen`, `principle_weights` and `safety_veto`, with `scores` where rated.
 
     Rated replies, and replies with a `reply_score`, are made into pairs. If one of these settings is on, the ratings of
     given pairs are checked as well: such a pair may be dropped or change sides. Otherwise given rows are kept.

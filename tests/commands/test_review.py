@@ -113,10 +113,25 @@ def test_a_sheet_goes_out_and_comes_back_without_a_browser(tmp_path: Path, capsy
         ("tie", True, True)
     ]
     assert sorted(pair["sense_a"] for pair in pairs) == [2, 4, 4, 4, 4]
-    rows[2] |= {"item": rows[3]["item"]}
+    rows[2]["comment"] = "x" * 5000
+    returned(",")
+    with pytest.raises(UserError, match="row 3: comment: A text may have at most 4,000 characters"):
+        hold_review(sheets)
+    rows[2] |= {"comment": "", "number": "\u00b2"}
     returned(",")
     with pytest.raises(UserError, match=r"row 3: number and item are not those of a row of e01's table"):
         hold_review(sheets)
+    rows[2] |= {"number": "3.0", "sense_a": "4.0"}
+    returned(",")
+    hold_review(sheets)
+    rows[2] |= {"number": "3", "item": rows[3]["item"]}
+    returned(",")
+    with pytest.raises(UserError, match=r"row 3: number and item are not those of a row of e01's table"):
+        hold_review(sheets)
+    (tmp_path / "sheets" / "instructions.md").write_text("My own notes.")
+    with pytest.raises(UserError, match="instructions.md: holds another text"):
+        hold_review(sheets)
+    assert (tmp_path / "sheets" / "instructions.md").read_text() == "My own notes."
 
 
 def test_what_it_says_at_the_start(tmp_path: Path) -> None:

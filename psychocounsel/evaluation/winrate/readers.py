@@ -69,7 +69,7 @@ class Marks:
 
 
 def read_marks(files: Sequence[str]) -> Marks:
-    """Return sense and harm of single replies, from the columns of `read_experts`.
+    """Return the experts' ratings of sense and marks of harm, by reply, from the files that `read_experts` reads.
 
     Raises:
         UserError: as `read_experts`, and for a sense outside 1 to 5.

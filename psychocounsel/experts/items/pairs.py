@@ -65,7 +65,7 @@ _SAFETY_FIELDS = {f"safety.{side}.{name}": (side, name) for side in SIDES for na
 
 
 class PairKind(ItemKind):
-    """Pairs from annotate, a win rate, an audit or a file; pairs of an evaluation's replies need no verdict."""
+    """Pairs from annotate, an evaluation, an audit or a file. An evaluation needs replies, and no verdicts of judges."""
 
     name: ClassVar[str] = "pairs"
     what: ClassVar[str] = "pairs of replies"

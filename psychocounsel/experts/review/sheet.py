@@ -1,4 +1,4 @@
-"""Sheets: a review of pairs as one numbered table for each expert, written and read again, for readers without a browser."""
+"""Sheets: numbered tables of a review's pairs, one for each expert, who answers in the table in place of the page."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,7 +9,7 @@ from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError, words
 from psychocounsel.experts.items.candidates import Shown
 from psychocounsel.experts.items.pairs import HARM, SENSE, SENSE_RULES
-from psychocounsel.experts.page.forms import text_of
+from psychocounsel.experts.page.forms import BadForm, text_of
 from psychocounsel.experts.review.blind_review import BlindReview
 from psychocounsel.experts.review.log import PRIVATE
 from psychocounsel.experts.review.progress import csv_text
@@ -40,10 +40,18 @@ def exchange_sheets(review: BlindReview, folder: Path, say: Callable[[str], None
     """Read the answers of every expert whose table is in `folder`, and write the tables that are missing.
 
     Raises:
-        UserError: for a table with a wrong cell, naming file, row and column; no answer of it is then stored.
+        UserError: for a table with a wrong cell, naming file, row and column; no answer of it is then stored. If the folder has
+            other instructions.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / "instructions.md", review.consent + _instructions(review), mode=PRIVATE)
+    instructions, text = folder / "instructions.md", review.consent + _instructions(review)
+    if not instructions.exists():
+        write_atomically(instructions, text, mode=PRIVATE)
+    elif instructions.read_bytes() != text.encode():
+        raise UserError(
+            f"{instructions}: holds another text, which experts may have agreed to; give another review.sheet=FOLDER, or move "
+            "the file away"
+        )
     for expert, rater in review.raters.items():
         file = folder / f"{expert}.csv"
         if rater.withdrawn:
@@ -74,7 +82,7 @@ def _instructions(review: BlindReview) -> str:
 
 
 def _rows(review: BlindReview, expert: str) -> list[dict[str, str]]:
-    """Return the rows of an expert's table, which name no writer, in the order that the page would show."""
+    """Return an expert's table, a row for each pair in the order of the page. No cell names the writer of a reply."""
     rows = []
     for number, shown in enumerate(review.raters[expert].shown, 1):
         item: Any = review.item(shown)
@@ -91,10 +99,11 @@ def _read(review: BlindReview, expert: str, file: Path) -> list[tuple[Shown, dic
     for where, row in read_rows(StandardSource(), str(file), "train", None):
         if isinstance(row, UserError):
             raise row
-        cells = {name: "" if value is None else str(value).strip() for name, value in row.items()}
+        cells = {str(name): _text(value) for name, value in row.items()}
         if lacking := next((name for name in _columns(review) if name not in cells), None):
             raise UserError(f"{where}: the column {lacking} is missing; take the table as this command wrote it")
-        place = int(cells["number"]) - 1 if cells["number"].isdigit() else -1
+        number = cells["number"]
+        place = int(number) - 1 if number.isdecimal() and len(number) < 9 else -1
         if not 0 <= place < len(order) or order[place].item != cells["item"] or place in seen:
             raise UserError(
                 f"{where}: number and item are not those of a row of {expert}'s table; restore both columns"
@@ -107,6 +116,13 @@ def _read(review: BlindReview, expert: str, file: Path) -> list[tuple[Shown, dic
     return answers
 
 
+def _text(value: Any) -> str:
+    """Return a cell as text. Spreadsheets write whole numbers as 4.0, too."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return "" if value is None else str(value).strip()
+
+
 def _answer(cells: Mapping[str, str], where: str) -> dict[str, Any]:
     choice = _cell(cells, "better", tuple(_CHOICES), where)
     ratings: dict[str, dict[str, int]] = {}
@@ -116,7 +132,10 @@ def _answer(cells: Mapping[str, str], where: str) -> dict[str, Any]:
             ratings[side] = {SENSE: int(_cell(cells, f"{SENSE}_{letter}", tuple(map(str, RATINGS)), where))}
         if cells.get(f"{HARM}_{letter}"):
             safety[side] = {HARM: _cell(cells, f"{HARM}_{letter}", _HARM, where)}
-    comment = text_of({"comment": cells["comment"]}, "comment")
+    try:
+        comment = text_of({"comment": cells["comment"]}, "comment")
+    except BadForm as error:
+        raise UserError(f"{where}: comment: {error}") from error
     return {"choice": _CHOICES[choice], "ratings": ratings, "safety": safety, "comment": comment, "seconds": 0.0}
 
 
