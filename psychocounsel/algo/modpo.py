@@ -48,6 +48,12 @@ class MODPO(Algorithm):
                 f"algo.weights: add up to {total:g}, but the pairs need a part of 1: give less than 1 in all"
             )
 
+        if config.data.controls and any(self.weights.values()):
+            raise UserError(
+                f"data.controls and algo=modpo: controls have no ratings, which algo.weights={self.weights} reads; leave "
+                "data.controls out, or use algo=dpo"
+            )
+
     def check(self, train: list[Group], held_out: list[Group]) -> None:
         import numpy as np
 

@@ -72,6 +72,8 @@ def test_data_without_the_ratings_and_weights_that_cannot_be_are_refused() -> No
     MODPO(weights={"clarity": 0.5}).check(groups, [])
     with pytest.raises(UserError, match="a row lacks ratings"):
         MODPO().check([], [replace(groups[0], completions=[replace(groups[0].completions[0], ratings=None)])])
+    with pytest.raises(UserError, match="data.controls and algo=modpo: controls have no ratings"):
+        check(compose(["algo=modpo", "data.controls=[echo]"]))
     for given, why in (
         ("{safty: 0.3}", "algo.weights.safty: no such principle; did you mean safety"),
         ("{safety: 1}", "algo.weights: add up to 1, .*give less than 1"),
