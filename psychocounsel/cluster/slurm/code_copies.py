@@ -22,7 +22,6 @@ from psychocounsel.rundir.trust import refuse_untrusted_code
 from psychocounsel.settings.own_code import PYTHON, files_below, modules_of, walk
 from psychocounsel.storage.files import (
     PACKAGE,
-    SHIPPED_MODELS,
     fsync_directory,
     read_mapping,
     readable_size,
@@ -88,8 +87,9 @@ def _package_checkout(package: Path) -> _Place | None:
 
 
 def _alone(package: Path) -> list[Path]:
-    """Return the files of an installed package."""
-    return [*files_below(package, _CODE), *walk(SHIPPED_MODELS.resolve())]
+    """Return the files of an installed package, with the models and data that ship with it."""
+    everyday = files_below(package / "data" / "everyday", (".json", ".jsonl"))
+    return [*files_below(package, _CODE), *walk(package / "model" / "shipped"), *everyday]
 
 
 def _checkout(folder: Path) -> _Place | None:

@@ -25,7 +25,6 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     place.mkdir(parents=True)
     (place / "errors.py").write_text("x = 1\n")
     monkeypatch.setattr(code_copies, "PACKAGE", place)
-    monkeypatch.setattr(code_copies, "SHIPPED_MODELS", place / "model")
     return place
 
 

@@ -69,7 +69,6 @@ def test_of_the_package_no_data_are_copied_that_lie_in_it(tmp_path: Path, monkey
     place = tmp_path / "site"
     shutil.copytree(code_copies.PACKAGE, place / "psychocounsel", ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(code_copies, "PACKAGE", place / "psychocounsel")
-    monkeypatch.setattr(code_copies, "SHIPPED_MODELS", place / "psychocounsel" / "model" / "shipped")
     before = names_below(place)
     (place / "psychocounsel" / "clients.jsonl").write_text("I told nobody so far\n")
     (copy,) = code_copies.take(tmp_path / "run", [], [], 200)
