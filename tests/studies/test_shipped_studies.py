@@ -45,8 +45,8 @@ TRIALS = {
     ],
     "robust": ["seeds=[1]", "reward_seeds=[1,2]", "reward_steps=1", "steps=1", "batch=2", "every=1", f"ask='{ASK}'"],
     "pareto": [
-        *("seeds=[1]", "weights=[0,4]", "reward_steps=1", "steps=1", "batch=2", "every=1"),
-        *(f"more='data.limit=8 eval.limit=2 {REPLIES}'", f"ask='{ASK}'"),
+        *("seeds=[1]", "weights=[0,4]", "shares=[0,0.3]", "reward_steps=1", "steps=1", "batch=2", "every=1"),
+        *("more='data.limit=8 eval.limit=2 rollout=hf rollout.max_tokens=8'", f"ask='{ASK}'"),
     ],
     "sessions": [
         *("seeds=[1]", "rewards=[mean]", "steps=1", "batch=2", "turns=2"),
@@ -171,7 +171,7 @@ def test_a_study_runs_from_its_first_stage_to_its_tables(name: str, tmp_path: Pa
 def test_real_runs_from_its_first_stage_to_its_tables(tmp_path: Path) -> None:
     """Only a study that begins from nothing has stages whose data or models other stages have yet to write."""
     rows = winrates(run_trial("real", tmp_path))
-    assert len(rows) == 6 and all(row["win rate"] and row["against the best reply of the data"] for row in rows)
+    assert len(rows) == 13 and all(row["win rate"] and row["against the best reply of the data"] for row in rows)
 
 
 @pytest.mark.proof  # `real` has its stages and more
