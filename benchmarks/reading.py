@@ -77,7 +77,7 @@ def margins(folder: Path, overrides: Sequence[str], training: Sequence[str], ids
     """Train in `folder`, evaluate on the held-out split, and return the differences of rewards, float[pairs]."""
     if not RunDir(folder / "evaluation").scores.exists():
         run("psychocounsel.train", "algo=reward", "model=tiny", *overrides, *training, f"run_dir={folder / 'run'}")
-        reward = ["reward=local", f"reward.path={RunDir(folder / 'run').model}", "counterfactuals.limit=0"]
+        reward = ["reward=local", f"reward.path={RunDir(folder / 'run').model}"]
         run("psychocounsel.evaluate", *reward, *overrides, f"run_dir={folder / 'evaluation'}")
     scores = [json.loads(line) for line in RunDir(folder / "evaluation").scores.read_text().splitlines()]
     assert [row["id"] for row in scores] == list(ids)

@@ -16,7 +16,6 @@ from psychocounsel.data.privacy import data_files
 from psychocounsel.data.settings import check_data, data_repositories, resolve_mix, settle_data
 from psychocounsel.evaluation.base import Evaluation
 from psychocounsel.evaluation.contestants.entries import contestant_paths, resolve_contestants, resolve_reward_judges
-from psychocounsel.evaluation.counterfactuals.settings import check_counterfactuals, counterfactual_receivers
 from psychocounsel.evaluation.part import settle_part
 from psychocounsel.evaluation.settings import compared_paths, idle_evaluation, leave_out_sections, make_files_absolute
 from psychocounsel.remote.confidential import check_confidential
@@ -73,7 +72,6 @@ class Evaluate(Command):
         check_rewards(config, typed_groups)
         check_models(config, typed_groups)
         check_data(config)
-        check_counterfactuals(config)
         check_reward_paths(config)
         for path in config.get("trained_on") or []:
             if not is_made_before(config, path):
@@ -97,7 +95,6 @@ class Evaluate(Command):
     def receivers(self, config: DictConfig) -> Iterator[tuple[str, str]]:
         yield from model_receivers(config)
         yield from reward_receivers(config)
-        yield from counterfactual_receivers(config)
 
     def repositories(self, config: DictConfig) -> Iterator[tuple[Any, str]]:
         yield from data_repositories(config)

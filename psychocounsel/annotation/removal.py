@@ -300,7 +300,7 @@ WEIGHTS_UNCHANGED = (
 )
 _FILES = RunDir(Path())
 TEXTS_IN_RUNS = (
-    f"Run folders may also hold texts of the removed speeches ({_FILES.rounds}/, {_FILES.failure}/, {_FILES.counterfactuals}): "
+    f"Run folders may also hold texts of the removed speeches ({_FILES.rounds}/, {_FILES.failure}/): "
     "delete what you do not need."
 )
 _OTHERS = ("run_dir", "sweep_dir", "after", "paths", "out")  # keys of folders that a run writes or waits for

@@ -69,7 +69,7 @@ def _of_work(run_dir: Path) -> list[Path]:
     files, tables = RunDir(run_dir), AnnotationDir(run_dir)
     work = [files.rounds, files.scores, files.audit]
     work += [tables.answers, tables.steps, tables.shards]  # speeches without a record of their step are cheap
-    return [*work, files.counterfactuals, *files.journals]
+    return [*work, *files.journals]
 
 
 def _holds_something(path: Path) -> bool:

@@ -10,7 +10,6 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from psychocounsel.asking.model_groups import NO_PRICE, BudgetConfig, idle_models
 from psychocounsel.data.settings import PairsConfig, idle_data, idle_without_training
-from psychocounsel.evaluation.counterfactuals.settings import CounterfactualConfig, idle_counterfactuals
 from psychocounsel.evaluation.part import idle_in_part
 from psychocounsel.reward.sections import idle_rewards, judge_models, scorer_sections
 from psychocounsel.settings.command import NO_INTERNET, idle_keys
@@ -31,7 +30,6 @@ class EvaluateConfig(PrintedConfig):
     """The keys of `evaluate evaluation=reward`."""
 
     compare: list[Any] = option([])
-    counterfactuals: CounterfactualConfig = field(default_factory=CounterfactualConfig)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
 
 
@@ -69,7 +67,7 @@ class ContestConfig(PrintedConfig):
 
 _OF_PRIVACY = ("confidential", "allowed_hosts")  # they limit the hosts that any text is sent to
 # Sections of conf/evaluate.yaml that only some evaluations read.
-OPTIONAL = ("reward", "compare", "counterfactuals", "model", "against", "contestants", "judge", "personas", "client")
+OPTIONAL = ("reward", "compare", "model", "against", "contestants", "judge", "personas", "client")
 _OF_REPLIES = ("steps", "replies", "budget", "crisis_to_third_parties", "trained_on", "shards")
 
 
@@ -143,8 +141,6 @@ def idle_evaluation(config: DictConfig) -> Iterator[tuple[str, str]]:
         elif not any(section.get("input_price") or section.get("output_price") for section in rankers):
             yield "budget.cost", NO_PRICE
     yield from idle_rewards(config)
-    if config.get("counterfactuals") is not None:
-        yield from idle_keys("counterfactuals", idle_counterfactuals(config))
     if evaluation.instead_of_data:
         reason = f"evaluation={evaluation.name} reads {evaluation.instead_of_data} and no data"
         yield from ((f"data.{name}", reason) for name in config.data if name not in _OF_PRIVACY)

@@ -35,6 +35,7 @@ _MAY_DIFFER = (
     "shards",
     "share",
     "remove",
+    "counterfactuals",  # of evaluations by earlier versions
 )
 _MAY_DIFFER_KEYS = (
     "data.allowed_hosts",
@@ -45,7 +46,6 @@ _MAY_DIFFER_KEYS = (
 _MAY_DIFFER_WITHIN = re.compile(
     r"(reward|compare\[\d+\])(\.members\[\d+\])?\.(addresses|concurrency|timeout_seconds|retries|key_variable)"
     r"|(reward|compare\[\d+\])\.judge\.(addresses|concurrency|timeout_seconds|retries|key_variable|input_price|output_price|currency)"
-    r"|counterfactuals\.(addresses|concurrency|timeout_seconds|retries|key_variable)"
     r"|rollout\.(addresses|servers|start_minutes|timeout_seconds|transfer|offload_idle)"
     r"|(judge|client|annotator|writers|contestants)(\.\w+(\[\d+\])?)*"
     r"\.(addresses|concurrency|timeout_seconds|retries|key_variable|input_price|output_price)"

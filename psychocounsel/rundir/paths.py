@@ -187,8 +187,6 @@ class RunDir:
         self.logs = path / "logs"  # a folder for each attempt, and the output of servers on this machine
         self.latest_attempt = self.logs / "latest"  # a link
         self.failure = path / "failure"  # the rows of a batch with a loss or gradient that is not finite
-        self.counterfactuals = path / "counterfactuals.jsonl"  # of an evaluation: changed replies and their scores
-        self.counterfactual_answers = path / "counterfactual_answers"  # journal of a language model's answers
         self.ranker_answers = path / "ranker_answers"  # journal of language models that rank pairs
         self.profile = path / "profile"  # traces
         self.tensorboard = path / "tensorboard"
@@ -213,7 +211,7 @@ class RunDir:
     @property
     def journals(self) -> tuple[Path, ...]:
         """The folders with paid answers of language models; a command that works in steps has `answers`, too."""
-        return self.counterfactual_answers, self.ranker_answers, self.reward_answers, self.client_answers
+        return self.ranker_answers, self.reward_answers, self.client_answers
 
     def attempt(self, number: int) -> AttemptDir:
         return AttemptDir(self.logs / f"{number:02d}")

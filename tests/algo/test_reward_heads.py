@@ -174,7 +174,7 @@ def test_training_goes_on_from_such_a_model_and_other_uses_are_refused(trained: 
 @pytest.mark.slow
 def test_an_evaluation_shows_each_principle(trained: Path, data: Path) -> None:
     given = [f"reward.path={trained}/model", "data=local", f"data.path={data}", "part=held_out", "run_dir=evaluated"]
-    cli("evaluate", *given, "evaluation.baselines=false", "counterfactuals.limit=0", cwd=trained.parent)
+    cli("evaluate", *given, "evaluation.baselines=false", cwd=trained.parent)
     figures = read_json(trained.parent / "evaluated" / "summary.json")["principles"]
     for name in ("empathy", "safety"):
         expected = metrics_of(trained)[-1][f"eval/accuracy_{name}"]

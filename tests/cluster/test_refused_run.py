@@ -25,7 +25,7 @@ def refused(folder: Path) -> Job:
     files = RunDir(folder / "run")
     files.path.mkdir()
     files.config.write_text("{}")
-    Journal(files.counterfactual_answers)  # the journal was opened, but has no answers
+    Journal(files.ranker_answers)  # the journal was opened, but has no answers
     (files.path / "speeches.parquet").write_text("read before the model was refused")
     return Job(command_of("psychocounsel.evaluate"), OmegaConf.create({}), files.path)
 
@@ -52,7 +52,7 @@ def test_answers_that_were_paid_for_are_kept(journal: str, tmp_path: Path) -> No
     assert Journal(job.run_dir / journal).get(key)
 
 
-@pytest.mark.parametrize("name", ["scores", "counterfactuals", "audit", "metrics"])
+@pytest.mark.parametrize("name", ["scores", "audit", "metrics"])
 def test_results_are_kept(name: str, tmp_path: Path) -> None:
     job = refused(tmp_path)
     file: Path = getattr(job.files, name)

@@ -93,7 +93,7 @@ def test_groups_are_those_that_training_saw(result: api.RunResult, settings: lis
 
 @pytest.mark.slow
 def test_evaluation_gives_the_figures_of_the_command(result: api.RunResult, tmp_path: Path) -> None:
-    given = [f"reward.path={result.run_dir}/model", "limit=40", "counterfactuals.limit=8", "cluster.threads=1"]
+    given = [f"reward.path={result.run_dir}/model", "limit=40", "cluster.threads=1"]
     figures = api.evaluate(api.compose([*given, f"run_dir={tmp_path}/ours"], name="evaluate"))
     cli("evaluate", *given, "run_dir=theirs", cwd=tmp_path)
     assert figures == read_json(tmp_path / "theirs" / "summary.json")["metrics"]

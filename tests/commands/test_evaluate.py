@@ -359,7 +359,7 @@ def test_what_cannot_be_evaluated_is_refused_and_leaves_nothing(run: Path, tmp_p
         assert "\n" not in str(caught.value)
         assert not (tmp_path / "out").exists()
     write_jsonl(rows, [{"id": "long", "prompt": "Hi.", "chosen": "Yes. " * 2000, "rejected": "No."}, *pairs(20)])
-    metrics, scores, said = evaluate(run / "model", tmp_path / "out", f"data.path={rows}", "counterfactuals.limit=0")
+    metrics, scores, said = evaluate(run / "model", tmp_path / "out", f"data.path={rows}")
     assert metrics["pairs"] == 20 and [score["id"] for score in scores] == [f"p{number}" for number in range(20)]
     assert any("warning: 1 of 21 pairs are left out, because they are too long for" in line for line in said)
 

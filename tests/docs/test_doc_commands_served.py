@@ -22,9 +22,7 @@ from tests.support.scripted import completion, number_of, reply_text
 
 pytestmark = pytest.mark.slow
 
-_ASKS = re.compile(
-    r"(writers|annotator|(?:reward\.)?judge|client)(?:=local_vllm|=openai|\.temperature)|(counterfactuals)\.addresses="
-)
+_ASKS = re.compile(r"(writers|annotator|(?:reward\.)?judge|client)(?:=local_vllm|=openai|\.temperature)")
 # Other tests give these commands the files of other projects, or a reward model of 8B parameters.
 _NEEDS_MORE = re.compile(r"vera_mh|transcripts|reward=psychocounsel_8b")
 
@@ -79,9 +77,8 @@ def test_a_command_that_asks_a_model_runs(command: Command, server: Server, give
     folder = tmp_path / "reader"
     shutil.copytree(given, folder, symlinks=True)
     before = len(server.asked)
-    roles = dict.fromkeys(found[1] or found[2] for found in _ASKS.finditer(" ".join(command.arguments)))
-    typed = [text for text in completed(command) if not text.startswith("counterfactuals.addresses=")]
-    typed = ["limit=1" if text.startswith("limit=") else text for text in typed]
+    roles = dict.fromkeys(found[1] for found in _ASKS.finditer(" ".join(command.arguments)))
+    typed = ["limit=1" if text.startswith("limit=") else text for text in completed(command)]
     typed += [f"{role}.addresses=[{server.address}/v1]" for role in roles]
     if "scores.votes=3" in typed:  # the page's command before it has chosen the annotator
         typed += ["annotator=local_vllm", "annotator.model=rater"]

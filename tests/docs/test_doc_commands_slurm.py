@@ -36,7 +36,7 @@ _TRIAL = [
     "train='model=tiny zero=0 max_length=1024 max_steps=1 global_batch_size=2 data.limit=8 eval.limit=2'",
     "online='rollout=hf rollout.max_tokens=8 algo.prompts_per_round=2'",
     "ask='limit=2 replies.max_tokens=8'",
-    "measure='limit=8 counterfactuals.limit=0'",
+    "measure='limit=8'",
     "opponent={path: 'builtin:tiny_dpo', name: opponent}",
     "base_3b=builtin:tiny_dpo",
     "base_8b=builtin:tiny",

@@ -50,27 +50,14 @@ ENDPOINTS = {
 }  # fmt: skip
 
 
-def test_counterfactuals_are_asked_of_allowed_hosts_alone() -> None:
-    asked = [
-        *SECRET,
-        "counterfactuals.addresses=[http://127.0.0.1:1/v1,http://Edit.Example:2/v1]",
-        "counterfactuals.model=m",
-    ]
-    with pytest.raises(UserError, match=r"^counterfactuals.addresses: would send texts to 127.0.0.1"):
-        checked(*asked, name="evaluate")
-    with pytest.raises(UserError, match=r"^counterfactuals.addresses: would send texts to edit.example"):
-        checked(*asked, "data.allowed_hosts=[127.0.0.1]", name="evaluate")
-    checked(*asked, "data.allowed_hosts=[127.0.0.1,edit.example]", name="evaluate")
-    checked(*SECRET, name="evaluate")
-
-
 @pytest.mark.parametrize(
     "address",
     ["ftp://me:s3cret@edit.example/v1", "http://me:s3cret@edit.example:lots/v1", "http://edit.example/v1?key=s3cret"],
 )
 def test_an_address_that_may_hold_a_secret_is_refused_and_not_shown(address: str) -> None:
-    given = [f"counterfactuals.addresses=[http://127.0.0.1:1/v1,'{address}']", "counterfactuals.model=m"]
-    with pytest.raises(UserError, match=r"^counterfactuals.addresses: address 2 may hold a secret") as caught:
+    served = ["reward=openrlhf_server", "reward.path=builtin:tiny_reward"]
+    given = [*served, f"reward.addresses=[http://127.0.0.1:1,'{address}']"]
+    with pytest.raises(UserError, match=r"^reward.addresses: address 2 may hold a secret") as caught:
         checked(*given, name="evaluate")
     assert "s3cret" not in str(caught.value)
 

@@ -34,7 +34,7 @@ TRIALS = {
             "judge='judge=tiny'",
         ),
         f"ask='{ASK}'",
-        "measure='limit=8 counterfactuals.limit=0'",
+        "measure='limit=8'",
     ],
     "algorithms": ["seeds=[1]", "steps=2", "batch=2", "every=1", "more='data.limit=8'", f"ask='{ASK}'"],
     "ablations": [

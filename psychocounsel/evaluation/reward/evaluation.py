@@ -19,13 +19,6 @@ from psychocounsel.data.shared_text import components_of, normalised
 from psychocounsel.distributed.world import World
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.audit.reading import reward_margins
-from psychocounsel.evaluation.counterfactuals.making import Counterfactual
-from psychocounsel.evaluation.counterfactuals.measuring import (
-    by_main_rank,
-    figures_and_rows,
-    make_counterfactuals,
-    score_counterfactuals,
-)
 from psychocounsel.evaluation.judging.controls import (
     OVERLAP,
     ControlFigures,
@@ -157,9 +150,8 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
     """Write figures and scores to `folder` and print the tables. Every rank scores its share; `bar` shows progress.
 
     `summary.json` holds the figures, `reliability.json` the reliability diagrams and risk-coverage curves, and
-    `scores.jsonl` the rewards of each pair. With `counterfactuals.limit`, `reward` also scores changed replies of that
-    many pairs. With `compare`, other reward models score the same pairs, and language models rank them. Pairs that are too
-    long for `reward` are left out, and a warning counts them.
+    `scores.jsonl` the rewards of each pair. With `compare`, other reward models score the same pairs, and language models
+    rank them. Pairs that are too long for `reward` are left out, and a warning counts them.
 
     Raises:
         BudgetSpent: if `budget` ends before language models have ranked all pairs; their answers are kept.
@@ -172,8 +164,6 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
     controlled = evaluated_controls(config, examples)
     conversations, controls = control_conversations(controlled), dict[str, ControlFigures]()
     scores, doubts = [], list[str]()
-    counterfactuals: list[Counterfactual] = []
-    changed = np.zeros(0, np.float32)
     for key, section in scorer_sections(config):
         settings = build_section(section, "reward")
         if isinstance(settings, Ranker):
@@ -194,10 +184,6 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
         scores.append(_score(section.name, scorer, own, ground, world, bar))
         rewards = score_shared(scorer, conversations, world, bar, f"controls, by {section.name}")
         controls[section.name] = scored_figures(controlled, rewards[:, 0].tolist())
-        if key == "reward" and config.counterfactuals.limit:
-            counterfactuals = make_counterfactuals(config, examples, folder, world, bar)
-            changed = score_counterfactuals(counterfactuals, examples, scorer, world, bar)
-            changed = scorer.unnormalised(changed)
         del scorer  # one model is in memory at a time
         free_memory(world)
     # Paid models are asked last, after everything else has worked.
@@ -221,10 +207,6 @@ def evaluate_reward(config: DictConfig, folder: Path, world: World, say: Say, ba
     if controlled:
         figures["controls"] = {**controls, OVERLAP: overlap_figures(controlled)}
         figures["metrics"] |= worst_control(controls[config.reward.name])
-    if counterfactuals:
-        figures["counterfactuals"] = figures_and_rows(
-            config.counterfactuals, counterfactuals, changed, scores[0].raw, examples, folder
-        )
     curves = _curves(scores)
     measured = RewardFigures(config.reward.name, figures, curves)
     conclusions = reward_conclusions(measured)
@@ -275,7 +257,17 @@ def _rank(
         BudgetSpent, UserError: on every rank, if `rank_pairs` raises them on rank 0.
     """
     journal = RunDir(folder).ranker_answers
-    return by_main_rank(world, lambda: rank_pairs(settings, key, examples, journal, config.budget, bar))
+
+    def verdicts_or_error() -> JudgedPairs | UserError:
+        try:
+            return rank_pairs(settings, key, examples, journal, config.budget, bar)
+        except UserError as error:
+            return error
+
+    result: JudgedPairs | UserError = world.from_main(verdicts_or_error, lambda: None)
+    if isinstance(result, UserError):
+        raise result
+    return result
 
 
 def _figures(

@@ -40,7 +40,7 @@ class RewardEvaluation(Evaluation):
     """
 
     schema: ClassVar[type] = EvaluateConfig
-    sections: ClassVar[tuple[str, ...]] = ("reward", "compare", "counterfactuals", "budget")
+    sections: ClassVar[tuple[str, ...]] = ("reward", "compare", "budget")
     metric: ClassVar[str] = "accuracy"
 
     name: str = "reward"

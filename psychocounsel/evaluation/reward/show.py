@@ -23,7 +23,6 @@ from psychocounsel.blocks.kinds import Block, Chart, Curve, Paragraph, ReportTab
 from psychocounsel.blocks.tables import Cell
 from psychocounsel.evaluation.audit.blind import TITLES
 from psychocounsel.evaluation.audit.show import GAIN_NOTE, principle_rows, principle_table, reading_rows, uses_speech
-from psychocounsel.evaluation.counterfactuals.show import counterfactual_blocks
 from psychocounsel.evaluation.judging.controls import MOST_WON, control_blocks, fooled_line
 from psychocounsel.evaluation.judging.pairs import EQUAL
 from psychocounsel.evaluation.reward.figures import FEW
@@ -50,14 +49,9 @@ Runs = Sequence[Titled[RewardFigures]]
 
 
 def reward_blocks(runs: Runs) -> list[Block]:
-    """Return conclusions, charts and tables of figures, comparisons, baselines, slices and counterfactuals, and warnings."""
+    """Return conclusions, charts and tables of figures, comparisons, baselines and slices, and warnings."""
     models = [model for run in runs for model in _models(run)]
     compared = [(run.title, run.figures.summary.get("compare") or {}) for run in runs]
-    changed = [
-        Titled(run.title, counterfactuals)
-        for run in runs
-        if (counterfactuals := run.figures.summary.get("counterfactuals"))
-    ]
     by_principle = [Titled(run.title, figures) for run in runs if (figures := run.figures.summary.get("principles"))]
     conclusions = [(run, conclusion) for run in runs for conclusion in _conclusions(run.figures.summary)]
     return [
@@ -76,7 +70,6 @@ def reward_blocks(runs: Runs) -> list[Block]:
             [Titled(run.title, run.figures.summary.get("controls", {})) for run in runs], "reward-controls"
         ),
         *_slices(runs),
-        *counterfactual_blocks(changed),
         *warnings_of([(title, compare.get("warnings", [])) for title, compare in compared]),
     ]
 

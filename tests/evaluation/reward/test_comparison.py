@@ -160,7 +160,7 @@ def test_the_command_compares_models_and_shows_baselines(tmp_path: Path) -> None
         }
         for n in range(12)
     ]
-    data = [f"data.path={write_jsonl(tmp_path / 'pairs.jsonl', rows)}", "part=all", "counterfactuals.limit=0"]
+    data = [f"data.path={write_jsonl(tmp_path / 'pairs.jsonl', rows)}", "part=all"]
     compare = "compare=[tiny,{use: tiny, name: cut, max_length: 24}]"
     cli("evaluate", "reward=tiny", *data, compare, "run_dir=out", "cluster.threads=1", cwd=tmp_path)
     summary = json.loads((tmp_path / "out" / "summary.json").read_text())

@@ -49,7 +49,7 @@ def test_classifiers_checkpoints_servers_and_ensembles_stand_in_one_table(tmp_pa
             f"{{use: vllm_server, path: {REWARD}, addresses: ['{other.address}']}}",
             "{use: ensemble, members: [builtin:tiny_reward, ./theirs]}",
         ]
-        given = [f"data.path={write_jsonl(tmp_path / 'pairs.jsonl', ROWS)}", "part=all", "counterfactuals.limit=0"]
+        given = [f"data.path={write_jsonl(tmp_path / 'pairs.jsonl', ROWS)}", "part=all"]
         given += [
             "evaluation.baselines=false",
             "reward.dtype=fp32",

@@ -158,7 +158,7 @@ def test_the_table_has_a_row_for_the_ranker(tmp_path: Path) -> None:
     with serving(prefers(reader)) as server:
         data = f"data.path={write_jsonl(tmp_path / 'p.jsonl', rows_of(PAIRS[:4]))}"
         config = api.compose(
-            ["reward=tiny", data, "part=all", "counterfactuals.limit=0", "verbose=true", compared(server)],
+            ["reward=tiny", data, "part=all", "verbose=true", compared(server)],
             name="evaluate",
         )
         said: list[str] = []
@@ -207,7 +207,6 @@ def test_a_dry_run_counts_the_calls_and_a_budget_stops_and_goes_on(tmp_path: Pat
             "reward=tiny",
             data,
             "part=all",
-            "counterfactuals.limit=0",
             "evaluation.baselines=false",
             "evaluation.controls=0",
             "run_dir=out",
