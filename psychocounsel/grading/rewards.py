@@ -39,6 +39,7 @@ from psychocounsel.grading.rating import Judgements, RatingPlan, Reader, convers
 from psychocounsel.reward.base import Conversation, RewardSettings, Scorer
 from psychocounsel.settings.schema import option, suggestion
 from psychocounsel.settings.targets import build_section
+from psychocounsel.steps.tables import Row
 from psychocounsel.storage.files import with_noun
 from psychocounsel.storage.text_hashes import text_hash, text_id
 
@@ -240,8 +241,8 @@ class RubricQuestions(Questions):
         if self.settings.ask == "ranks" and samples > 1:
             asks = ranking_asks(self.rules, speech, prompt, replies, self.settings.votes) if len(replies) > 1 else ()
             return [JudgeQuestion(ask, read_ranks, tuple(map(replies.index, ask.replies))) for ask in asks]
-        row = {"speech": speech, "text": conversation_text(prompt), "messages": prompt, "language": self.language}
-        row |= {"crisis": False}
+        row: Row = {"speech": speech, "text": conversation_text(prompt), "messages": prompt}
+        row |= {"language": self.language, "crisis": False}
         return [
             JudgeQuestion(plan.ask(call), self.read, (place,))
             for place, reply in enumerate(replies)
