@@ -2,8 +2,10 @@
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+
+from psychocounsel.data.control_tokens import spelled_apart
 
 # Thoughts that reasoning models write before their answer
 
@@ -12,18 +14,25 @@ _CLOSED = re.compile(r"</think(?:ing)?>\s*", re.IGNORECASE)
 _OPENED_LAST = re.compile(r"<think(?:ing)?>\s*\Z", re.IGNORECASE)
 
 
-def without_thoughts(text: str, prompt: str = "") -> str:
+def without_thoughts(text: str, prompt: str = "", must_open: bool = False) -> str:
     """Return `text` without the thoughts at its beginning; empty if the thoughts never end.
 
     The opening tag may be missing from the text, because many chat templates put it at the end of the prompt. Given the
     rendered `prompt`, thoughts are recognised even if the closing tag is missing as well. A text that begins with `{` is JSON
-    and is returned whole, because tags inside it are quotations.
+    and is returned whole, because tags inside it are quotations. With `must_open`, a closing tag without an opening one is a
+    quotation, too.
     """
     if text.lstrip().startswith("{"):
         return text
-    if closed := _CLOSED.search(text):
+    is_opened = bool(_OPENED.match(text) or _OPENED_LAST.search(prompt))
+    if (closed := _CLOSED.search(text)) and (is_opened or not must_open):
         return text[closed.end() :]
-    return "" if _OPENED.match(text) or _OPENED_LAST.search(prompt) else text
+    return "" if is_opened else text
+
+
+def ends_thoughts(text: str) -> bool:
+    """Return True if the tag that closes thoughts stands in `text`."""
+    return bool(_CLOSED.search(text))
 
 
 def shown_so_far(text: str, prompt: str = "") -> str:
@@ -88,17 +97,20 @@ def object_schema(properties: dict[str, Any]) -> dict[str, Any]:
 
 
 def parsed_json(text: str) -> Any:
-    """Return the parsed JSON of an answer: its only code fence, whatever surrounds it, or else the whole answer.
+    """Return the parsed JSON of an answer, which is JSON or one code fence with JSON, after its own thoughts.
+
+    Nothing else may stand beside it, because it could be quoted from a text that the answer is about.
 
     Raises:
-        Unreadable: for several code fences, for text that is not JSON, and for an object with a duplicate key.
+        Unreadable: for words beside a code fence, for text that is not JSON, and for an object with a duplicate key.
     """
-    text = without_thoughts(text)
-    fenced = _FENCED.findall(text)
-    if len(fenced) > 1:
-        raise Unreadable("has several code blocks")
+    text = without_thoughts(text, must_open=True).strip()
+    fences = len(_FENCED.findall(text))
+    fence = _FENCED.fullmatch(text)
+    if fences > 1 or (fences and not fence):
+        raise Unreadable("has several code blocks" if fences > 1 else "has words beside its code block")
     try:
-        return json.loads(fenced[0] if fenced else text, object_pairs_hook=_without_doubles)
+        return json.loads(fence[1] if fence else text, object_pairs_hook=_without_doubles)
     except Unreadable:
         raise
     except (ValueError, RecursionError) as error:
@@ -110,6 +122,48 @@ def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(dict(pairs)) < len(pairs):
         raise Unreadable("has a key twice")
     return dict(pairs)
+
+
+def refuse_repeated(text: str, shown: Iterable[str]) -> None:
+    """Refuse a JSON answer that stands in one of the texts that were `shown`, whole or, for one of its replies, in part.
+
+    Objects are compared by their values, so that other spacing makes no difference.
+
+    Raises:
+        Unreadable: if it does.
+    """
+    try:
+        answer = parsed_json(spelled_apart(text))
+    except Unreadable:
+        return  # a refusal in prose
+    own = [each for each in _objects(answer) if each is answer or any(isinstance(part, dict) for part in each.values())]
+    if any(each in own for other in shown for value in _json_in(spelled_apart(other)) for each in _objects(value)):
+        raise Unreadable("repeats a block of a text that it is about")
+
+
+def _json_in(text: str) -> Iterator[Any]:
+    """Yield each JSON object that stands in a text."""
+    place = text.find("{")
+    while place >= 0:
+        try:
+            value, end = _DECODER.raw_decode(text, place)
+            yield value
+        except (ValueError, RecursionError):
+            end = place + 1
+        place = text.find("{", end)
+
+
+_DECODER = json.JSONDecoder()
+
+
+def _objects(value: Any) -> Iterator[dict[str, Any]]:
+    """Yield each object in parsed JSON."""
+    left = [value]
+    while left:
+        part = left.pop()
+        left += part.values() if isinstance(part, dict) else part if isinstance(part, list) else ()
+        if isinstance(part, dict):
+            yield part
 
 
 def json_object(value: Any, where: str) -> dict[str, Any]:
@@ -152,4 +206,4 @@ def stands_in(quote: str, reply: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    return " ".join(text.translate(_MARKS).casefold().split()).strip("\"' .")
+    return " ".join(spelled_apart(text).translate(_MARKS).casefold().split()).strip("\"' .")

@@ -41,7 +41,7 @@ _digest = lru_cache(maxsize=1024)(text_hash)  # the same rubric of 65,000 charac
 
 def answer_key(model: LanguageModel, ask: Ask, attempt: int) -> str:
     """Return the sha256 of everything that an answer depends on: model identity, messages, part, attempt and schema."""
-    messages = [{**message, "content": _digest(message["content"])} for message in ask.messages]
+    messages = [{**message, "content": _digest(message["content"])} for message in model.sent(ask.messages)]
     parts = [model.digest, messages, ask.part, attempt, ask.schema]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
@@ -130,9 +130,7 @@ def outcome_of(ask: Ask, answer: Answer, read: Read[T], attempt: int, retries: i
     if answer.outcome != TEXT:
         return Outcome(answer.outcome, None, answer, attempt + 1)
     try:
-        value = read(answer.text)
-        ask.check_value(value)
-        return Outcome(TEXT, value, answer, attempt + 1)
+        return Outcome(TEXT, ask.value_in(answer.text, read), answer, attempt + 1)
     except ValueError:
         return Outcome(UNPARSABLE, None, answer, attempt + 1) if attempt >= retries else None
 

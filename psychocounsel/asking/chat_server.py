@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 from psychocounsel.asking.answer_text import shown_so_far, without_thoughts
@@ -26,6 +27,8 @@ from psychocounsel.asking.language_model import (
     Show,
 )
 from psychocounsel.asking.parties import is_own
+from psychocounsel.data.control_tokens import messages_for_server
+from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.remote.client import Client, Unanswered
 from psychocounsel.remote.exchange import Refused
@@ -66,6 +69,10 @@ class ChatServer(LanguageModel):
     def identity(self) -> dict[str, Any]:
         """Return the base identity with `extra` and `sends_schema`. Addresses are left out, so they may change."""
         return super().identity() | {"extra": self.extra, "sends_schema": self.sends_schema}
+
+    def sent(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Return the messages with control tokens spelled apart, which the server would read as turns."""
+        return messages_for_server(messages)
 
     def is_third_party(self) -> bool:
         """Return `third_party` if it is set; otherwise True if any address, or a proxy on the way, may belong to others.
@@ -140,7 +147,8 @@ class _Chats(Answerer):
     def _answer(self, ask: Ask, seed: int, is_first: bool) -> Answer:
         payload = self._payload(ask, seed)
         try:
-            answer = self.client.ask(_ROUTE, payload, read_completion, self._stop, self.settings.concurrency)
+            read = partial(read_completion, without_thoughts=ask.without_thoughts)
+            answer = self.client.ask(_ROUTE, payload, read, self._stop, self.settings.concurrency)
         except Unanswered:
             return Answer(FAILED)
         except Refused as error:
@@ -170,7 +178,7 @@ class _Chats(Answerer):
         settings = self.settings
         payload: dict[str, Any] = {
             "model": settings.model,
-            "messages": [*ask.messages],
+            "messages": [*settings.sent(ask.messages)],
             "temperature": settings.temperature,
             "top_p": settings.top_p,
             "max_tokens": settings.max_tokens,
@@ -191,8 +199,8 @@ def _is_long(error: Refused) -> bool:
     return error.status == 413 or (error.status in (400, 422) and bool(_LENGTH_WORDS.search(error.answer)))
 
 
-def read_completion(answer: Any, payload: Any) -> Answer:
-    """Return the Answer in a chat completion, without reasoning that the server left in its text.
+def read_completion(answer: Any, payload: Any, without_thoughts: Callable[[str], str] = without_thoughts) -> Answer:
+    """Return the Answer in a chat completion; `without_thoughts` removes reasoning that the server left in its text.
 
     Raises:
         ValueError, KeyError, TypeError, ...: if the server's answer is not a chat completion.

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from psychocounsel.asking.answer_text import shown_so_far, without_thoughts
+from psychocounsel.asking.answer_text import shown_so_far
 from psychocounsel.asking.language_model import (
     CUT,
     FAILED,
@@ -268,7 +268,7 @@ class _LocalAnswerer(BatchAnswerer):
             groups = [Group(str(place), prompts[place]) for place in fit]
             written = self.write(groups, [asks[place] for place in fit], [seeds[place] for place in fit])
             for place, (text, count, ended) in zip(fit, written, strict=True):
-                outcome, visible = TEXT if ended else CUT, without_thoughts(text, rendered[place].text)
+                outcome, visible = TEXT if ended else CUT, asks[place].without_thoughts(text, rendered[place].text)
                 answers[place] = Answer(outcome, visible, self.settings.model, len(prompts[place]), count)
         return answers
 
@@ -325,7 +325,7 @@ class _Writing(_LocalAnswerer):
         with self._alone:
             (group,) = self.rollout.generate([Group("", prompt)], self.sampling, [seed], watch)
         reply = group.completions[0]
-        visible = without_thoughts(reply.text, rendered.text)
+        visible = ask.without_thoughts(reply.text, rendered.text)
         outcome = TEXT if reply.finish_reason == "stop" else CUT
         return Answer(outcome, visible, self.settings.model, len(prompt), len(reply.ids))
 

@@ -12,10 +12,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from omegaconf import MISSING, OmegaConf
 
+from psychocounsel.asking.answer_text import ends_thoughts, refuse_repeated, without_thoughts
 from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.remote.received import printable
@@ -31,6 +32,7 @@ TOO_LONG = "too_long"  # the prompt does not fit the model, so another attempt w
 EMPTY, WITHHELD = "empty", "withheld"  # outcomes of table rows: an empty reply; a speech that a model must not see
 OTHER_LANGUAGE = "other_language"  # outcome of table rows: a speech in a language that the model does not speak
 
+T = TypeVar("T")
 Show = Callable[[str], bool]  # gets the text written so far; returns False to stop the answer
 
 
@@ -54,6 +56,26 @@ class Ask:
 
     def check_value(self, value: Any) -> None:
         """Raise ValueError if a parsed answer does not fit this call. Default: every value fits."""
+
+    def value_in(self, text: str, read: Callable[[str], T]) -> T:
+        """Return the value that `read` parses from an answer's text.
+
+        Raises:
+            ValueError: gives the reason if the text is unusable, or repeats an object of JSON from this call's own texts.
+        """
+        value = read(text)
+        if self.schema is not None:
+            refuse_repeated(text, (message["content"] for message in self.messages if message["role"] != "system"))
+        self.check_value(value)
+        return value
+
+    def without_thoughts(self, text: str, prompt: str = "") -> str:
+        """Return an answer without the thoughts before it; `prompt`: the rendered prompt, if known.
+
+        A judge may quote a closing tag from a text that it is shown: then only thoughts with their opening tag are thoughts.
+        """
+        may_quote = self.schema is not None and any(ends_thoughts(message["content"]) for message in self.messages)
+        return without_thoughts(text, prompt, must_open=may_quote)
 
 
 @dataclass(frozen=True)
@@ -191,6 +213,10 @@ class LanguageModel(GroupSettings):
             "top_p": float(self.top_p),
             "max_tokens": self.max_tokens,
         }
+
+    def sent(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Return the messages as the model gets them; they are part of the answers' keys. Default: unchanged."""
+        return messages
 
     def content(self) -> str | None:
         """Return a hash of the model's files in a local folder, or None for a model on a server or the hub."""

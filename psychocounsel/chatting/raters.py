@@ -151,7 +151,7 @@ class _Annotator:
     def rate(self, prompt: Sequence[Message], reply: str, stopped: Stopped) -> Ratings | None:
         """Return ratings of a reply by principle, or None if the annotator gives none or the user stops."""
         client = conversation_text(prompt)
-        row: dict[str, Any] = {"speech": text_hash(client), "text": client}
+        row: dict[str, Any] = {"speech": text_hash(client), "text": client, "messages": prompt}
         ask = self.plan.ask(RatingCall(self.model, row, [(text_hash(reply), reply)], 0, 0))
         for attempt in range(_ATTEMPTS):
             answer = _waited(self.answerer, submitted(self.answerer, ask, ask.seed + attempt), stopped)

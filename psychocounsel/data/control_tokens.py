@@ -4,26 +4,36 @@ A chat template joins its own control tokens and people's texts into one string,
 apart. Content that spells a control token is therefore rendered with placeholders. A copy of the tokenizer, whose
 control tokens have unguessable names, then encodes the string: the template's control tokens are renamed, those spelled
 in content are not. All other content is encoded by the tokenizer itself and keeps its usual token ids.
+
+A server renders and encodes messages itself, by a tokenizer that is unknown here. It gets every text with a space inside
+whatever a model family may read as a control token (`spelled_apart`).
 """
+
+from __future__ import annotations
 
 import json
 import re
 import secrets
 from collections.abc import Sequence
-from functools import cached_property
-from typing import Any
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING, Any
 
-from tokenizers import Tokenizer
-
+from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+
 _MARKUP = re.compile(r"[<\[{|].*|.*[>\]}|]", re.DOTALL)  # added tokens of this form are markup, not words
+THOUGHTS = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)  # of a reply, before its text
 _KNOWN = re.compile(  # of known model families: <|im_end|>, </s>, <start_of_turn>, [/INST]; \uff5c is the wide bar of DeepSeek
-    r"<[|\uff5c][^<>\n]{1,60}>|<[^<>\n]{1,60}[|\uff5c]>|</?(?:s|bos|eos|pad|unk|mask|think|tool_call|tool_response|image)>"
-    r"|<(?:start|end)_of_\w+>|\[/?(?:INST|SYSTEM_PROMPT|THINK|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CALLS|TOOL_CONTENT)\]"
-    r"|<</?SYS>>",
+    r"<[|\uff5c][^<>\n]{1,60}>|<[^\s<>][^<>\n]{0,59}[|\uff5c]>|\[\|[^\[\]\n]{1,60}\|\]|</?seed:\w+>"
+    r"|</?(?:s|[se]op|eo[ah]|bos|eos|pad|unk|mask|think(?:ing)?|tool_call|tool_response|image|(?:BOS|EOS)_TOKEN)>"
+    r"|<(?:start|begin(?:ning)?|end)_of_\w+>|<(?:extra_id|SPECIAL|reserved)_\d+>|<</?SYS>>|\]~!?b[\[\]]|\[e~\["
+    r"|\[(?:gMASK|/?(?:INST|SYSTEM_PROMPT|THINK|AVAILABLE_TOOLS|TOOL_RESULTS|TOOL_CALLS|TOOL_CONTENT|ARGS|CALL_ID|IMG))\]",
     re.IGNORECASE,
 )
+_STARTS = re.compile(rf"(?={_KNOWN.pattern})(.)", re.IGNORECASE)  # of all of them, also inside another one
 
 
 class ControlTokens:
@@ -114,6 +124,8 @@ class ControlTokens:
     @cached_property
     def _copy(self) -> Tokenizer:
         """Copy of the tokenizer with renamed control tokens, whose model does not know the old names either."""
+        from tokenizers import Tokenizer
+
         assert self.backend is not None
         state = json.loads(self.backend.to_str())
         names = {text: self._name(text) for text in self.ids}
@@ -135,6 +147,27 @@ class ControlTokens:
 def may_forge_turns(content: str) -> bool:
     """Return True if `content` looks like a control token of some model; for servers with an unknown tokenizer."""
     return bool(_KNOWN.search(content))
+
+
+@lru_cache(maxsize=1024)  # the same rubric of 65,000 characters begins every rating prompt
+def spelled_apart(content: str) -> str:
+    """Return `content` with a space inside whatever looks like a control token of some model; once apart, it stays the same."""
+    return _STARTS.sub(r"\1 ", content)
+
+
+def messages_for_server(messages: Sequence[Message]) -> list[Message]:
+    """Return the messages with control tokens spelled apart, except the tags of thoughts at the start of an earlier reply."""
+    return [
+        {name: text if name == "role" else _for_server(text, message["role"]) for name, text in message.items()}
+        for message in messages
+    ]
+
+
+def _for_server(text: str, role: str) -> str:
+    thoughts = THOUGHTS.fullmatch(text) if role == "assistant" else None
+    if thoughts is None:
+        return spelled_apart(text)
+    return f"{text[: thoughts.start(1)]}{spelled_apart(thoughts[1])}</think>{spelled_apart(thoughts[2])}"
 
 
 def _is_markup(text: str, template: str) -> bool:

@@ -1,6 +1,5 @@
 """Tokenising: turns Examples into Groups of token ids by the model's chat template."""
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,13 +9,12 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.data.control_tokens import ControlTokens
+from psychocounsel.data.control_tokens import THOUGHTS, ControlTokens
 from psychocounsel.data.group import Array, Completion, Group
 from psychocounsel.data.messages import Message
 from psychocounsel.data.rows import Example, report_dropped
 from psychocounsel.errors import UserError, words
 
-_THOUGHTS = re.compile(r"\s*<think>(.*?)</think>(.*)", re.DOTALL)
 _FIXED_DATE = datetime(2024, 7, 26)
 # Before each template: transformers passes no functions to templates. The macro's line end is no part of the text.
 _FIXED_CLOCK = (
@@ -243,7 +241,7 @@ def _texts(message: Message) -> list[str]:
 
 def _with_thoughts_apart(message: Message) -> Message:
     """Return a therapist's message with its `<think>` part as `reasoning_content`; other messages unchanged."""
-    parts = _THOUGHTS.fullmatch(message["content"]) if message["role"] == "assistant" else None
+    parts = THOUGHTS.fullmatch(message["content"]) if message["role"] == "assistant" else None
     if parts is None or not parts[1].strip():
         return message
     return {**message, "reasoning_content": parts[1].strip("\n"), "content": parts[2].strip("\n")}

@@ -17,7 +17,7 @@ from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.data.messages import Message, cell_value, client_last, read_messages, read_prompt
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
-from psychocounsel.grading.rating import marked
+from psychocounsel.grading.rating import marked, marked_conversation
 from psychocounsel.storage.text_hashes import seed_of, text_hash, text_id
 from psychocounsel.storage.yaml_limits import bounded
 
@@ -253,6 +253,7 @@ def _prompt(value: Any, where: str) -> tuple[Message, ...]:
 
 # Rating of a reply by the criteria of its prompt: the request to the judge, and the reading of its answer.
 
+_SPEAKERS = {role: role for role in ("system", "user", "assistant")}
 Values = tuple[bool | int, ...]  # for each criterion: met or not, or a rating
 
 _RULES = """\
@@ -289,12 +290,12 @@ class CriteriaAsk(Ask):
 
 def criteria_ask(item: RubricItem, reply: str, seed: int, part: str = "criteria") -> CriteriaAsk:
     """Return the request to rate `reply`. It names no contestant, so equal replies to a prompt are rated only once."""
-    turns = [f"{message['role']}: {message['content']}" for message in item.prompt]
-    conversation = turns[0].partition(": ")[2] if len(turns) == 1 else "\n\n".join(turns)
+    said = "\n\n".join(message["content"] for message in item.prompt)
     # The mark is a hash of the texts, so no text can contain its own closing mark.
-    mark = text_hash(json.dumps([conversation, reply]))[:8]
+    mark = text_hash(json.dumps([said, reply]))[:8]
+    conversation = marked_conversation("conversation", mark, item.prompt, _SPEAKERS)
     criteria = [f"criterion_{n}{_scale(criterion)}: {criterion.text}" for n, criterion in enumerate(item.criteria, 1)]
-    parts = [marked("conversation", mark, conversation), marked("reply", mark, reply), *criteria]
+    parts = [conversation, marked("reply", mark, reply), *criteria]
     return CriteriaAsk(
         speech=item.item,
         messages=({"role": "system", "content": _RULES}, {"role": "user", "content": "\n\n".join(parts)}),

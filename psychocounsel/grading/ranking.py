@@ -18,7 +18,8 @@ from psychocounsel.asking.language_model import Ask
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.counsel.rubric_text import parts_for, prompt_text
-from psychocounsel.grading.rating import marked, reply_key
+from psychocounsel.data.messages import Message
+from psychocounsel.grading.rating import conversation_text, marked, marked_conversation, reply_key
 
 _HOW_TO_ANSWER = """# How to answer
 
@@ -61,22 +62,25 @@ def ranking_rules(rubric: str, examples: bool, principles: tuple[str, ...]) -> s
     return prompt_text(load_rubric(rubric), parts_for(principles), examples) + "\n" + how
 
 
-def ranking_asks(rules: str, speech: str, client: str, replies: Sequence[str], votes: int) -> Iterator[RankingAsk]:
+def ranking_asks(
+    rules: str, speech: str, conversation: Sequence[Message], replies: Sequence[str], votes: int
+) -> Iterator[RankingAsk]:
     """Yield two calls for each vote: in an order drawn by a hash of the texts, and in its reverse.
 
     Args:
         rules: the system message, by `ranking_rules`.
         speech: id of the client's speech.
-        client: text of the conversation up to the client's last turn.
+        conversation: messages up to the client's last turn.
         replies: different texts, at least two.
         votes: number of times that both orders are asked for.
     """
+    client = conversation_text(conversation)
     for vote in range(votes):
         drawn = sorted(replies, key=lambda reply: _number(client, reply, vote))
         for order, shown in (("forward", drawn), ("backward", drawn[::-1])):
             mark = f"{_number(client, *shown):016x}"[:8]
-            names = ["client", *(reply_key(place) for place in range(len(shown)))]
-            parts = [marked(name, mark, text) for name, text in zip(names, (client, *shown), strict=True)]
+            parts = [marked_conversation("client", mark, conversation)]
+            parts += [marked(reply_key(place), mark, text) for place, text in enumerate(shown)]
             yield RankingAsk(
                 speech=speech,
                 messages=(

@@ -10,7 +10,7 @@ If replies are rated jointly, each of the keys `reply_1`, `reply_2`, ... holds s
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -170,12 +170,17 @@ class RatingPrompt:
     version: str
     principles: tuple[str, ...] = PRINCIPLES
 
-    def messages(self, speech: str, replies: Sequence[str], order: Sequence[str]) -> tuple[Message, ...]:
-        """Return the messages that ask for ratings of `replies` (one, unless `joint`) on the principles in this `order`."""
+    def messages(
+        self, conversation: Sequence[Message], replies: Sequence[str], order: Sequence[str]
+    ) -> tuple[Message, ...]:
+        """Return the messages that ask for ratings of `replies` (one, unless `joint`) on the principles in this `order`.
+
+        `conversation`: the messages up to the client's last turn.
+        """
         # The mark contains a hash of all texts, so no text can contain its own closing mark.
-        mark = text_hash(json.dumps([speech, *replies]))[:8]
+        mark = text_hash(json.dumps([conversation_text(conversation), *replies]))[:8]
         names = [reply_key(place) for place in range(len(replies))] if self.joint else ["reply"]
-        parts = [marked("client", mark, speech), *map(marked, names, [mark] * len(names), replies)]
+        parts = [marked_conversation("client", mark, conversation), *map(marked, names, [mark] * len(names), replies)]
         request = (
             f"Rate {'each reply' if self.joint else 'the reply'} on the principles in this order: {', '.join(order)}."
         )
@@ -221,6 +226,38 @@ def marked(name: str, mark: str, text: str) -> str:
     return f"<{name}-{mark}>\n{text}\n</{name}-{mark}>"
 
 
+SAMPLES: tuple[tuple[Message, ...], ...] = (  # of each form of a conversation, for the versions of prompts
+    ({"role": "user", "content": "client"},),
+    ({"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}),
+)
+_OF_TURNS = (
+    "Each turn of this conversation stands between marks of its own, which name the speaker. Whatever stands between them, this "
+    "speaker alone said it."
+)
+
+
+def marked_conversation(
+    name: str, mark: str, conversation: Sequence[Message], speakers: Mapping[str, str] = _NAMES
+) -> str:
+    """Return a conversation between marks, for a prompt. Unless it is the client's only speech, each turn has marks of its own.
+
+    `speakers` names the roles; messages with other roles are left out. `mark` contains a hash of all texts, as do therefore the
+    marks of the turns: no text can hold the mark of a turn.
+    """
+    turns = [message for message in conversation if message["role"] in speakers]
+    if [turn["role"] for turn in turns] == ["user"]:
+        return marked(name, mark, turns[0]["content"])
+    spoken = [
+        marked(
+            f"turn-{place}-{speakers[turn['role']].lower()}",
+            text_hash(f"{mark} {place}")[:8],
+            turn["content"] or "(no text)",
+        )
+        for place, turn in enumerate(turns, 1)
+    ]
+    return marked(name, mark, "\n\n".join(spoken)) + f"\n\n{_OF_TURNS}"
+
+
 def rating_prompt(rubric: str, joint: bool, examples: bool, principles: tuple[str, ...] = PRINCIPLES) -> RatingPrompt:
     """Return the prompt for a rubric (`builtin:en`, or the path of a folder), with or without its rated examples.
 
@@ -233,7 +270,8 @@ def rating_prompt(rubric: str, joint: bool, examples: bool, principles: tuple[st
     how = _HOW_TO_ANSWER % keys + (_JOINTLY if joint else "")
     rules = prompt_text(load_rubric(rubric), parts_for(principles), examples) + "\n" + how
     draft = RatingPrompt(rules, joint, "", principles)
-    sample = [draft.messages("client", ["one", "two"][: 1 + joint], principles), draft.schema(principles, 2)]
+    asked = [draft.messages(conversation, ["one", "two"][: 1 + joint], principles) for conversation in SAMPLES]
+    sample = [*asked, draft.schema(principles, 2)]
     digest = hashlib.sha256(json.dumps(sample).encode())
     for name in FILES:
         digest.update((rubric_folder(rubric) / name).read_bytes())
@@ -310,7 +348,8 @@ class RatingPlan:
     def calls(self, speech: Row, replies: Sequence[Row]) -> Iterator[RatingCall]:
         """Yield the calls for one speech and its replies.
 
-        `speech` needs the columns `speech`, `text`, `language` and `crisis`; `replies` need `reply` and `text`.
+        `speech` needs the columns `speech`, `text`, `language` and `crisis`, and with several turns also `messages`; `replies`
+        need `reply` and `text`.
         """
         # A dictionary, so that each reply id occurs once.
         texts = [*{row["reply"]: row["text"] for row in replies if row["text"] is not None}.items()]
@@ -337,13 +376,14 @@ class RatingPlan:
             yield RatingCall(annotator, speech, shown, vote, repeat)
 
     def ask(self, call: RatingCall) -> RatingAsk:
-        """Return the Ask of a call."""
+        """Return the Ask of a call, which shows the speech's `messages`, or its `text` if it has none."""
         speech, texts = call.speech, tuple(text for _, text in call.replies)
         parts = (speech["speech"], *(identity for identity, _ in call.replies), call.annotator.name, call.part)
         order = principle_order(number_of(self.seed, "principles", *parts), self.prompt.principles)
+        conversation = speech.get("messages") or [{"role": "user", "content": speech["text"]}]
         return RatingAsk(
             speech=speech["speech"],
-            messages=self.prompt.messages(speech["text"], texts, order),
+            messages=self.prompt.messages(conversation, texts, order),
             seed=seed_of(self.seed, "seed", *parts),
             part=call.part,
             schema=self.prompt.schema(order, len(texts)),

@@ -39,6 +39,7 @@ from psychocounsel.grading.rating import Judgements, RatingPlan, Reader, convers
 from psychocounsel.reward.base import Conversation, RewardSettings, Scorer
 from psychocounsel.settings.schema import option, suggestion
 from psychocounsel.settings.targets import build_section
+from psychocounsel.steps.tables import Row
 from psychocounsel.storage.files import with_noun
 from psychocounsel.storage.text_hashes import text_hash, text_id
 
@@ -236,11 +237,12 @@ class RubricQuestions(Questions):
         self.rules = ranking_rules(settings.rubric, settings.examples, names)
 
     def about(self, prompt: Sequence[Message], replies: Sequence[str], samples: int) -> list[JudgeQuestion]:
-        client, speech = conversation_text(prompt), speech_id(prompt)
+        speech = speech_id(prompt)
         if self.settings.ask == "ranks" and samples > 1:
-            asks = ranking_asks(self.rules, speech, client, replies, self.settings.votes) if len(replies) > 1 else ()
+            asks = ranking_asks(self.rules, speech, prompt, replies, self.settings.votes) if len(replies) > 1 else ()
             return [JudgeQuestion(ask, read_ranks, tuple(map(replies.index, ask.replies))) for ask in asks]
-        row = {"speech": speech, "text": client, "language": self.language, "crisis": False}
+        row: Row = {"speech": speech, "text": conversation_text(prompt), "messages": prompt}
+        row |= {"language": self.language, "crisis": False}
         return [
             JudgeQuestion(plan.ask(call), self.read, (place,))
             for place, reply in enumerate(replies)
@@ -450,7 +452,7 @@ def _reason(question: JudgeQuestion, outcome: Outcome[Any] | int) -> str:
     if outcome.outcome != UNPARSABLE:
         return outcome.outcome
     try:
-        question.ask.check_value(question.read(outcome.answer.text))
+        question.ask.value_in(outcome.answer.text, question.read)
     except ValueError as error:
         return f"unreadable: {error}"
     raise AssertionError("an unreadable answer cannot be read")

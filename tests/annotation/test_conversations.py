@@ -120,7 +120,9 @@ def test_writers_continue_conversations_and_their_pairs_train(tmp_path: Path) ->
     written = [messages for messages in asked if len(messages) == 3]
     assert sorted(map(json.dumps, written)) == sorted(json.dumps(talk) for talk in talks for _ in range(4))
     rated = [shown("client", messages[-1]["content"]) for messages in asked if len(messages) == 1]
-    assert {conversation_text(talk) for talk in talks} <= {*rated}
+    turns = {tuple(re.findall(r"<(turn-\d-\w+-\w{8})>\n(.+)\n</\1>", text or "")) for text in rated}
+    said = {tuple(spoken for _, spoken in found) for found in turns}
+    assert {tuple(message["content"] for message in talk) for talk in talks} <= said
     prompts = {json.dumps(candidate.prompt) for candidate in candidates_of(tmp_path / "made")}
     assert prompts <= {json.dumps(talk) for talk in [*talks, SHORT]} and len(prompts) > 4
     assert "suggestion" not in (tmp_path / "made" / "dataset" / "README.md").read_text()

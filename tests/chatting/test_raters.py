@@ -60,4 +60,4 @@ def test_a_conversation_is_rated_in_the_form_that_annotate_shows() -> None:
     turns = [{"role": role, "content": text} for role, text in zip(("user", "assistant", "user"), said, strict=True)]
     annotator = _Annotator(chat("http://127.0.0.1:1"), Recorder(), rating_prompt("builtin:en", False, False))
     assert annotator.rate(turns, "That sounds hard.", lambda: False) is None
-    assert "\nClient: I am tired.\n\nCounsellor: What of?\n\nClient: Of work.\n" in asked[0].messages[1]["content"]
+    assert all(f">\n{text}\n</turn-{place}-" in asked[0].messages[1]["content"] for place, text in enumerate(said, 1))

@@ -8,6 +8,8 @@ from psychocounsel.asking.answer_text import Unreadable
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.grading.ranking import rank_scores, ranking_asks, ranking_rules, read_ranks
 
+CLIENT = [{"role": "user", "content": "I am tired."}]
+
 
 @pytest.mark.parametrize(
     ("ranks", "scores"),
@@ -26,7 +28,7 @@ def test_scores_are_wins_less_losses_over_the_other_replies(ranks: tuple[int, ..
 
 def test_each_vote_shows_the_replies_in_two_opposite_orders() -> None:
     replies = ["one", "two", "three", "four"]
-    asks = [*ranking_asks("rules", "s", "I am tired.", replies, votes=3)]
+    asks = [*ranking_asks("rules", "s", CLIENT, replies, votes=3)]
     assert [ask.replies for ask in asks[::2]] == [ask.replies[::-1] for ask in asks[1::2]]
     assert all(sorted(ask.replies) == sorted(replies) for ask in asks)
     assert len({ask.part for ask in asks}) == 6 and len({ask.replies for ask in asks[::2]}) > 1
@@ -38,9 +40,7 @@ def test_each_vote_shows_the_replies_in_two_opposite_orders() -> None:
             "reason",
             *(f"reply_{n}" for n in range(1, 5)),
         ]
-    assert asks == [*ranking_asks("rules", "s", "I am tired.", replies[::-1], votes=3)], (
-        "the given order does not matter"
-    )
+    assert asks == [*ranking_asks("rules", "s", CLIENT, replies[::-1], votes=3)], "the given order does not matter"
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_each_vote_shows_the_replies_in_two_opposite_orders() -> None:
     ],
 )
 def test_other_answers_are_unreadable(answer: object, reason: str) -> None:
-    ask = next(ranking_asks("rules", "s", "I am tired.", ["one", "two"], votes=1))
+    ask = next(ranking_asks("rules", "s", CLIENT, ["one", "two"], votes=1))
     text = answer if isinstance(answer, str) else json.dumps(answer)
     with pytest.raises(Unreadable, match=reason):
         ask.check_value(read_ranks(text))

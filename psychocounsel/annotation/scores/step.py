@@ -10,6 +10,8 @@ from itertools import islice
 from operator import itemgetter
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from psychocounsel.annotation.scores.rules import Rules
 from psychocounsel.annotation.scores.votes import (
     ABOUT,
@@ -26,7 +28,15 @@ from psychocounsel.asking.answers import Answers, Outcome
 from psychocounsel.asking.budget import Estimate
 from psychocounsel.asking.language_model import FAILED, UNPARSABLE, Ask, LanguageModel, keys_of
 from psychocounsel.errors import UserError
-from psychocounsel.grading.rating import RatingAsk, RatingCall, RatingPlan, Reader, Verdict, rating_prompt
+from psychocounsel.grading.rating import (
+    RatingAsk,
+    RatingCall,
+    RatingPlan,
+    Reader,
+    Verdict,
+    conversation_of,
+    rating_prompt,
+)
 from psychocounsel.rundir.paths import AnnotationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
@@ -108,8 +118,10 @@ def _speeches(context: StepContext[AnnotationDir]) -> Iterator[tuple[Row, list[R
     """Yield this shard's speeches, each with its replies."""
     index, count = context.shard
     speeches = islice(by_speech(context.files.speeches, _SPEECH), index, None, count)
+    has_turns = OmegaConf.select(context.config, "speeches.turns", default="last") != "last"
     for (speech,), replies in joined(speeches, by_speech(context.files.replies, ("number", "reply", "text"))):
-        yield speech, sorted(replies, key=itemgetter("number"))
+        messages = conversation_of(speech["text"]) if has_turns else None
+        yield {**speech, "messages": messages}, sorted(replies, key=itemgetter("number"))
 
 
 def _calls(context: StepContext[AnnotationDir], plan: RatingPlan) -> Iterator[RatingCall]:

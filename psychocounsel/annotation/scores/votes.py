@@ -76,7 +76,7 @@ class Findings:
     def note_answer(self, annotator: str, ask: RatingAsk, text: str, read: Reader) -> None:
         """Count the reason if an answer is unusable."""
         try:
-            ask.check_value(read(text))
+            ask.value_in(text, read)
         except Unreadable as error:
             self.unreadable.setdefault(annotator, Counter())[_REPLY.sub("", str(error))] += 1
 

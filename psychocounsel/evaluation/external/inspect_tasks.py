@@ -34,6 +34,7 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.counsel.system_prompt import prompt_text
 from psychocounsel.counsel.traits import sure_language_of
+from psychocounsel.data.control_tokens import messages_for_server
 from psychocounsel.data.messages import Message
 from psychocounsel.data.reply_files import replies_of
 from psychocounsel.data.rows import Example
@@ -82,8 +83,8 @@ class AskedByInspect(LanguageModel):
 
 
 def chat(messages: Sequence[Message]) -> list[ChatMessage]:
-    """Convert messages to Inspect's classes."""
-    return [_ROLES[message["role"]](content=message["content"]) for message in messages]
+    """Convert messages to Inspect's classes, with control tokens spelled apart, which a server would read as turns."""
+    return [_ROLES[message["role"]](content=message["content"]) for message in messages_for_server(messages)]
 
 
 async def asked(judge: Model, ask: Ask, name: str, read: Callable[[str], T]) -> Outcome[T]:
@@ -96,13 +97,13 @@ async def asked(judge: Model, ask: Ask, name: str, read: Callable[[str], T]) -> 
         drawn = GenerateConfig(
             temperature=0.0, seed=ask.seed + attempt, max_tokens=_ANSWER_TOKENS, response_schema=schema
         )
-        answer = answer_of(await judge.generate(chat(ask.messages), config=drawn))
+        answer = answer_of(await judge.generate(chat(ask.messages), config=drawn), ask.without_thoughts)
         if (outcome := outcome_of(ask, answer, read, attempt, _RETRIES)) is not None:
             return outcome
     raise AssertionError("the last attempt has an outcome")
 
 
-def answer_of(output: ModelOutput) -> Answer:
+def answer_of(output: ModelOutput, without_thoughts: Callable[[str], str] = without_thoughts) -> Answer:
     """Return a model's answer without its thoughts, with the reason why it stopped."""
     return Answer(_STOPS.get(output.stop_reason, TEXT), without_thoughts(output.completion), output.model)
 

@@ -28,7 +28,7 @@ from psychocounsel.counsel.rubric import FILES, load_rubric, rubric_folder
 from psychocounsel.counsel.rubric_text import PARTS, prompt_text
 from psychocounsel.data.messages import Message
 from psychocounsel.evaluation.judging.served_models import Models
-from psychocounsel.grading.rating import conversation_text, marked, principle_order
+from psychocounsel.grading.rating import SAMPLES, conversation_text, marked, marked_conversation, principle_order
 from psychocounsel.steps.tables import Row
 from psychocounsel.storage.text_hashes import number_of, text_id
 
@@ -103,17 +103,14 @@ class PairPrompt:
         self, conversation: Sequence[Message], replies: Sequence[str], order: Sequence[str]
     ) -> tuple[Message, ...]:
         """Return the messages that ask which of two `replies` is better, on the principles in this `order`."""
-        texts = [conversation_text(conversation), *replies]
-        mark = text_id(json.dumps(texts))[:8]
-        parts = [marked(name, mark, text) for name, text in zip(_MARKS, texts, strict=True)]
+        mark = text_id(json.dumps([conversation_text(conversation), *replies]))[:8]
+        parts = [marked_conversation("client", mark, conversation)]
+        parts += [marked(f"{place}-reply", mark, text) for place, text in zip((FIRST, SECOND), replies, strict=True)]
         request = f"Compare the two replies on the principles in this order: {', '.join(order)}; then overall."
         return (
             {"role": "system", "content": self.rules},
             {"role": "user", "content": "\n\n".join([*parts, request])},
         )
-
-
-_MARKS = ("client", "first-reply", "second-reply")
 
 
 def pair_prompt(rubric: str, examples: bool) -> PairPrompt:
@@ -125,8 +122,8 @@ def pair_prompt(rubric: str, examples: bool) -> PairPrompt:
         UserError: if the rubric is missing or wrong.
     """
     rules = prompt_text(load_rubric(rubric), PARTS, examples) + "\n" + _HOW_TO_ANSWER
-    sample = PairPrompt(rules, "").messages([{"role": "user", "content": "client"}], ["one", "two"], PRINCIPLES)
-    digest = hashlib.sha256(json.dumps([sample, verdict_schema(PRINCIPLES)]).encode())
+    samples = [PairPrompt(rules, "").messages(conversation, ["one", "two"], PRINCIPLES) for conversation in SAMPLES]
+    digest = hashlib.sha256(json.dumps([*samples, verdict_schema(PRINCIPLES)]).encode())
     for name in FILES:
         digest.update((rubric_folder(rubric) / name).read_bytes())
     return PairPrompt(rules, digest.hexdigest()[:16])

@@ -30,7 +30,7 @@ from psychocounsel.evaluation.flows.questions import (
 from psychocounsel.evaluation.safety.questions import Given, read_given
 from psychocounsel.evaluation.session.dialogue import SCHEMA as TURNS
 from psychocounsel.evaluation.session.dialogue import SESSION, SideBySide, replay, sessions_in, whole_conversation
-from psychocounsel.grading.rating import marked
+from psychocounsel.grading.rating import SAMPLES, marked_conversation
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.buying import buy
@@ -94,14 +94,14 @@ class FlowPrompt:
 
     @cached_property
     def version(self) -> str:
-        return text_id(_RULES + self.rubric.version)
+        return text_id(_RULES + marked_conversation("conversation", "", SAMPLES[1], _SPEAKERS) + self.rubric.version)
 
     def ask(self, speech: str, conversation: Sequence[Message], question: FlowQuestion, seed: int) -> QuestionAsk:
         """Return the request about `question`. It names no contestant, so equal conversations are judged only once."""
-        spoken = spoken_text(conversation)
         # The mark is a hash of the conversation, so no conversation can contain its own closing mark.
-        mark = text_id(spoken)[:8]
-        parts = [marked("conversation", mark, spoken), f"Question: {question.text}"]
+        mark = text_id(spoken_text(conversation))[:8]
+        shown = marked_conversation("conversation", mark, _turns(conversation), _SPEAKERS)
+        parts = [shown, f"Question: {question.text}"]
         parts += [f"Notes: {question.notes}"] if question.notes else []
         parts += ["Answers: " + json.dumps(question.answers, ensure_ascii=False)]
         answer = {"type": "string", "enum": [*question.answers]}
@@ -116,13 +116,15 @@ class FlowPrompt:
 
 
 def spoken_text(conversation: Sequence[Message]) -> str:
-    """Return a conversation as text for judges. An empty first turn of the user is left out; other empty turns are marked."""
-    turns = [
-        (_SPEAKERS[message["role"]], message["content"]) for message in conversation if message["role"] != "system"
-    ]
-    if turns[:1] == [("user", "")]:
-        turns = turns[1:]
-    return "\n\n".join(f"{speaker}: {text or '(no text)'}" for speaker, text in turns)
+    """Return a conversation as one text, in which quotations are looked for."""
+    spoken = [(_SPEAKERS[turn["role"]], turn["content"]) for turn in _turns(conversation)]
+    return "\n\n".join(f"{speaker}: {text or '(no text)'}" for speaker, text in spoken)
+
+
+def _turns(conversation: Sequence[Message]) -> list[Message]:
+    """Return the turns that judges see: all but system messages, and an empty first turn of the user."""
+    turns = [message for message in conversation if message["role"] != "system"]
+    return turns[1:] if turns and turns[0] == {"role": "user", "content": ""} else turns
 
 
 class JudgedFlow:

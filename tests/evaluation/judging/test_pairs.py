@@ -1,6 +1,7 @@
 """The prompt for a pair of replies, the strict parser of verdicts, and the calls to judges."""
 
 import json
+import re
 from collections import Counter
 from itertools import product
 from typing import Any
@@ -49,7 +50,8 @@ def test_a_longer_conversation_names_its_speakers() -> None:
         [*turns, {"role": "user", "content": "May."}], "ab", PRINCIPLES
     )
     client, _, _ = shown({"messages": messages})
-    assert client == "Client: I cannot sleep.\n\nCounsellor: Since when?\n\nClient: May."
+    turns = re.findall(r"<turn-(\d-\w+)-\w{8}>\n(.+)\n</turn-\1-\w{8}>", client)
+    assert turns == [("1-client", "I cannot sleep."), ("2-counsellor", "Since when?"), ("3-client", "May.")]
 
 
 def test_the_version_follows_what_is_asked() -> None:

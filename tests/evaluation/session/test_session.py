@@ -1,6 +1,7 @@
 """`evaluate evaluation=session` as a user runs it: counsellors that reply by rules get their exact figures."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -183,7 +184,9 @@ def test_turns_end_a_session_and_limit_takes_some_clients(tmp_path: Path) -> Non
         last = [text for each in asked if "Turn 2 of" in (text := each["messages"][-1]["content"])]
         assert len(last) == 2
         for text in last:
-            assert text.index("Client: Turn 0 of") < text.index("Counsellor: ") < text.index("Client: Turn 2 of")
+            spoken = re.findall(r"<turn-(\d-\w+)-\w{8}>\n(Turn \d of)?", text)
+            assert spoken[::4] == [("1-client", "Turn 0 of"), ("5-client", "Turn 2 of")]
+            assert [name for name, _ in spoken[1:4]] == ["2-counsellor", "3-client", "4-counsellor"]
             assert "Judge the reply to these words" in text
     assert len(rows(tmp_path / "out", "session_answers")) == 12 + len(seeded_replies())
 
