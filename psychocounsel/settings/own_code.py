@@ -126,6 +126,20 @@ def agree_to_copies(copies: Iterable[Path]) -> None:
     _note({*map(_of_copy, copies)})
 
 
+def agree_to_file(file: Path) -> None:
+    """Note that this user's own command has written a file, so that later commands may follow it while it stays as it is."""
+    _note({_of_file(file)})
+
+
+def is_own_file(file: Path) -> bool:
+    """Return True if a command of this user has written the file as it is, or the user trusts its folder."""
+    return is_trusted(file.parent) or _of_file(file) in _agreed()
+
+
+def _of_file(file: Path) -> str:
+    return _hash("file", str(file.resolve()), hashlib.sha256(_content(file)).hexdigest())
+
+
 def _is_own(copy: Path) -> bool:
     """Return True if a command of this user has made this copy of code, or the user has agreed to it."""
     return _of_copy(copy) in _agreed()
