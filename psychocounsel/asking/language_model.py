@@ -17,8 +17,7 @@ from typing import Any, ClassVar
 from omegaconf import MISSING, OmegaConf
 
 from psychocounsel.data.messages import Message
-from psychocounsel.errors import UserError
-from psychocounsel.remote.received import printable
+from psychocounsel.errors import UserError, printable
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import Contract, GroupSettings, build_section, require_kind
 

@@ -16,7 +16,7 @@ from psychocounsel.blocks.terminal import aligned
 from psychocounsel.cluster.attempt_ending import BY_ITS_USER, last_error
 from psychocounsel.cluster.base import NoAnswer, QueueState, Usage
 from psychocounsel.cluster.starting import by_cluster
-from psychocounsel.errors import DONE, UserError
+from psychocounsel.errors import DONE, UserError, controlled
 from psychocounsel.rundir.owner import live_owner
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import OF_GATES, is_finished, last_metrics, read_state, read_summary
@@ -384,13 +384,14 @@ def watch(folder: Path, seconds: float, show: Callable[[], tuple[str, bool]]) ->
 
     The cluster may not answer for a while, for instance during a restart of its controller, which jobs survive.
     """
-    clear = "\033[2J\033[H" if sys.stdout.isatty() else ""
     while True:
         try:
             text, is_live = show()
         except NoAnswer as silence:
             text, is_live = f"{silence}; still waiting", True
-        print(f"{clear}{time.strftime('%H:%M:%S')}  {folder}\n\n{text}", flush=True)
+        if sys.stdout.isatty():
+            controlled(sys.stdout).write("\033[2J\033[H")  # clears the screen
+        print(f"{time.strftime('%H:%M:%S')}  {folder}\n\n{text}", flush=True)
         if not is_live:
             return
         time.sleep(seconds)
