@@ -6,7 +6,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Iterable
-from typing import IO, Any
+from typing import IO, Any, TextIO
 
 DONE, USER_ERROR, GATE_NO, GATE_UNDECIDED, CONTINUE_LATER = 0, 2, 3, 4, 75
 INTERRUPTED = 130  # by Ctrl+C, as shells have it
@@ -31,7 +31,7 @@ def printable(text: str) -> str:
 class PrintableStream:
     """A text stream that writes printable text alone to the stream `below`, in characters that its encoding has."""
 
-    def __init__(self, below: IO[str]) -> None:
+    def __init__(self, below: TextIO) -> None:
         self.below = below
 
     def write(self, text: str) -> int:

