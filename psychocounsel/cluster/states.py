@@ -122,11 +122,10 @@ def row_of(run: ListedRun, queue_state: QueueState | None) -> Row:
     last = tried[-1] if tried else {}
     _read_metrics(row)
     if tried:
-        times = [(attempt.get("started"), attempt.get("ended")) for attempt in tried]
-        row.elapsed = sum(ended - started for started, ended in times if None not in (started, ended))
-        if times[-1][0] is not None and times[-1][1] is None:
+        row.elapsed = sum(map(_seconds, tried))
+        if last.get("started") is not None and last.get("ended") is None:
             until = time.time() if queue_state and queue_state.phase == "running" else state.get("heartbeat") or 0.0
-            row.elapsed += max(0.0, until - times[-1][0])
+            row.elapsed += max(0.0, until - last["started"])
         row.node = last.get("nodes") or ""
     if queue_state:
         row.task = queue_state.task
@@ -151,6 +150,12 @@ def row_of(run: ListedRun, queue_state: QueueState | None) -> Row:
         other = f"the verdicts in {RunDir(run.run_dir).summary} cannot be read, because another version or a hand wrote them"
         row.reason = "; ".join(filter(None, (row.reason, other)))
     return row
+
+
+def _seconds(attempt: dict[str, Any]) -> float:
+    """Return the duration of an attempt; 0 if its record lacks the start or the end."""
+    started, ended = attempt.get("started"), attempt.get("ended")
+    return 0.0 if started is None or ended is None else float(ended - started)
 
 
 def _with_settled(run: ListedRun) -> str:

@@ -165,5 +165,5 @@ def test_a_stream_prints_what_its_encoding_has_and_lets_this_programs_own_contro
     print("a\x1b[2J \u2713\ud800", file=stream)
     stream.writelines(["b\r\n", "c\rd\n"])
     controlled(stream).write("\r\x1b[K")
-    assert below.buffer.getvalue() == b"a?[2J ??\nb\nc\nd\n\r\x1b[K"  # type: ignore[attr-defined]
+    assert below.buffer.getvalue() == b"a?[2J ??\nb\nc\nd\n\r\x1b[K"
     assert controlled(below) is below and stream.encoding == "ascii"

@@ -85,7 +85,7 @@ def test_metrics_end_before_the_first_damaged_line(tmp_path: Path) -> None:
         assert read_metrics(file) == [{"step": 0}]
 
 
-_VERDICTS = (
+_VERDICTS: tuple[Any, ...] = (
     [1],
     ["wins"],
     {"word": "wins"},
@@ -95,9 +95,10 @@ _VERDICTS = (
     [{"word": "wins", "text": "it wins"}],
     [{"word": 1, "text": 2}],
 )
+_STATUSES: tuple[Any, ...] = (3, [], {"a": 1}, True)
 STRANGE: dict[str, tuple[str, dict[str, Any]]] = {  # in shapes of another version or a hand
     **{f"verdicts {shape}": ("summary.json", {"status": "finished", "verdicts": shape}) for shape in _VERDICTS},
-    **{f"status {shape}": ("summary.json", {"status": shape}) for shape in (3, [], {"a": 1}, True)},
+    **{f"status {shape}": ("summary.json", {"status": shape}) for shape in _STATUSES},
     **{
         f"metrics {shape}": ("summary.json", {"status": "finished", "metrics": shape})
         for shape in (3, [1], "x", {"best": 3}, {"best": [1]}, {"last": "x"}, {"best": {"eval/loss": "low"}})
