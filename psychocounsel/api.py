@@ -187,8 +187,7 @@ def evaluate(config: DictConfig | Overrides = (), say: Say = print) -> dict[str,
     summary = read_summary(job.run_dir)
     if not summary:
         raise RuntimeError(_message("submitted", job.run_dir, code, lines))
-    figures: dict[str, float] = summary["metrics"]
-    return figures
+    return dict(summary.get("metrics") or {})
 
 
 def _config_folder(config_dir: str | Path | None) -> Path | None:

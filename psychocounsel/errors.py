@@ -1,11 +1,12 @@
-"""Errors for the user, their output, and the exit codes of every command."""
+"""Errors for the user, what every command prints, and the exit codes."""
 
 import errno
+import re
 import sys
 import threading
 import traceback
 from collections.abc import Iterable
-from typing import IO
+from typing import IO, Any, TextIO
 
 DONE, USER_ERROR, GATE_NO, GATE_UNDECIDED, CONTINUE_LATER = 0, 2, 3, 4, 75
 INTERRUPTED = 130  # by Ctrl+C, as shells have it
@@ -14,6 +15,51 @@ INTERRUPTED = 130  # by Ctrl+C, as shells have it
 def worst(codes: Iterable[int]) -> int:
     """Return the exit code of several runs: the highest, but 4 (undecided) only if all others are 0 or 4."""
     return max(codes, key=lambda code: (code != DONE, code != GATE_UNDECIDED, code))
+
+
+# Output
+
+# Control characters but newline and tab, lone surrogates, and characters that reverse the text behind them
+_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def printable(text: str) -> str:
+    """Return a text without characters that control a terminal, reverse its lines or cannot be saved."""
+    return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
+
+
+class PrintableStream:
+    """A text stream that writes printable text alone to the stream `below`, in characters that its encoding has."""
+
+    def __init__(self, below: TextIO) -> None:
+        self.below = below
+
+    def write(self, text: str) -> int:
+        encoding = self.below.encoding or "utf-8"
+        self.below.write(printable(text).encode(encoding, "replace").decode(encoding))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        self.write("".join(lines))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.below, name)
+
+
+def print_printable() -> None:
+    """Let this process print printable text alone, because names, logs and records may come from somebody else."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, PrintableStream):
+            setattr(sys, name, PrintableStream(stream))
+
+
+def controlled(stream: Any) -> Any:
+    """Return the stream below a `PrintableStream`, for this program's own control sequences, such as those of a bar."""
+    return getattr(stream, "below", stream)
+
+
+# Errors
 
 
 class UserError(Exception):

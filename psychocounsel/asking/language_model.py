@@ -18,8 +18,7 @@ from omegaconf import MISSING, OmegaConf
 
 from psychocounsel.asking.answer_text import ends_thoughts, refuse_repeated, without_thoughts
 from psychocounsel.data.messages import Message
-from psychocounsel.errors import UserError
-from psychocounsel.remote.received import printable
+from psychocounsel.errors import UserError, printable
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import Contract, GroupSettings, build_section, require_kind
 

@@ -69,13 +69,32 @@ def recorded(conclusions: Iterable[Conclusion]) -> list[dict[str, Any]]:
     ]
 
 
+def are_verdicts(value: Any) -> bool:
+    """Return True for verdicts in the form that `recorded` gives them, and for none."""
+    return value is None or (
+        isinstance(value, list)
+        and all(
+            isinstance(each, dict)
+            and isinstance(each.get("word"), str)
+            and isinstance(each.get("text"), str)
+            and isinstance(each.get("cautions"), list)
+            for each in value
+        )
+    )
+
+
+def _verdicts(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    verdicts = summary.get("verdicts")
+    return (verdicts or []) if are_verdicts(verdicts) else []
+
+
 def verdict_words(summary: Mapping[str, Any]) -> str:
-    """Return the verdicts of a summary.json in a few words: `undecided`, or `in doubt, wins`; "" without any."""
-    return ", ".join(dict.fromkeys(str(verdict["word"]) for verdict in summary.get("verdicts") or []))
+    """Return the verdicts of a summary.json in a few words: `undecided`, or `in doubt, wins`; "" without readable ones."""
+    return ", ".join(dict.fromkeys(verdict["word"] for verdict in _verdicts(summary)))
 
 
 def verdict_lines(summary: Mapping[str, Any]) -> Iterator[str]:
     """Yield the sentences of a summary.json, each followed by its cautions."""
-    for verdict in summary.get("verdicts") or []:
-        yield str(verdict["text"])
+    for verdict in _verdicts(summary):
+        yield verdict["text"]
         yield from (f"  warning: {caution}" for caution in verdict["cautions"])

@@ -20,9 +20,8 @@ from psychocounsel.chatting.settings import transcript_path
 from psychocounsel.chatting.speakers import Speaker, Writing, stopping
 from psychocounsel.chatting.terminal import Screen, next_message, read_piped, terminal_reader
 from psychocounsel.counsel.system_prompt import prompt_text
-from psychocounsel.errors import DONE, INTERRUPTED, UserError
+from psychocounsel.errors import DONE, INTERRUPTED, UserError, printable
 from psychocounsel.evaluation.contestants.settings import Contestants, in_the_users_words
-from psychocounsel.remote.received import printable
 from psychocounsel.remote.server_access import host_of
 from psychocounsel.reward.local_model import format_lines
 from psychocounsel.reward.sections import reward_sections

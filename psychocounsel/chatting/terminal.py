@@ -13,7 +13,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from psychocounsel.remote.received import printable
+from psychocounsel.errors import controlled, printable
 
 # Messages from a terminal or a pipe
 #
@@ -113,7 +113,7 @@ class Screen:
 
     @classmethod
     def opened(cls) -> Screen:
-        return cls(Console(highlight=False, markup=False, emoji=False))
+        return cls(Console(file=controlled(sys.stdout), highlight=False, markup=False, emoji=False))
 
     def line(self, text: str = "", style: str = "") -> None:
         """Print a line."""

@@ -15,7 +15,7 @@ from typing import Any
 
 from psychocounsel.cluster.job import Job
 from psychocounsel.cluster.rank import run_rank
-from psychocounsel.errors import CONTINUE_LATER
+from psychocounsel.errors import CONTINUE_LATER, controlled
 from psychocounsel.remote.hub import cache_directories
 from psychocounsel.rundir.paths import AttemptDir
 
@@ -33,8 +33,9 @@ def passed_on(send: Callable[[int], None], message: str) -> Iterator[list[int]]:
     def pass_on(number: int, frame: object) -> None:
         came.append(number)
         if len(came) == 1:
-            clear = "\r\033[K" if sys.stderr.isatty() else ""  # clears the progress bar of a rank on this line
-            print(f"{clear}{message} (repeat to stop at once)", file=sys.stderr, flush=True)
+            if sys.stderr.isatty():
+                controlled(sys.stderr).write("\r\033[K")  # clears the progress bar of a rank on this line
+            print(f"{message} (repeat to stop at once)", file=sys.stderr, flush=True)
         send(signal.SIGTERM if len(came) == 1 else signal.SIGKILL)
 
     previous = {number: signal.signal(number, pass_on) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)}

@@ -10,7 +10,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from psychocounsel.errors import CONTINUE_LATER, USER_ERROR, GoOnLater, UserError, is_disk_full, print_failure
+from psychocounsel.errors import (
+    CONTINUE_LATER,
+    USER_ERROR,
+    GoOnLater,
+    UserError,
+    is_disk_full,
+    print_failure,
+    print_printable,
+)
 from psychocounsel.storage.files import PACKAGE, remove_unfinished
 from psychocounsel.storage.modes import let_nobody_else_write
 
@@ -40,6 +48,7 @@ def run_rank(run_dir: str, environment: dict[str, str], output: str | None) -> N
 def main(run_dir: Path) -> None:
     """Run the job's module and exit without interpreter shutdown, whose destructors can abort a finished job."""
     let_nobody_else_write()
+    print_printable()
     code = 1
     try:
         code = _work(run_dir)

@@ -26,7 +26,7 @@ from psychocounsel.settings import config as configs
 from psychocounsel.settings.command import command_of
 from psychocounsel.settings.keys import refuse_control_characters
 from psychocounsel.settings.overrides import typed_override
-from psychocounsel.settings.own_code import require_agreement
+from psychocounsel.settings.own_code import SUBMITS, agree_to_own, require_agreement
 from psychocounsel.settings.paths import make_cluster_absolute
 from psychocounsel.settings.schema import flat_keys
 from psychocounsel.settings.targets import add_code_path
@@ -100,6 +100,7 @@ def _begun_again(jobs: Sequence[Job]) -> Iterator[None]:
     try:
         for job in jobs:
             write_config(job.run_dir, job.config)
+            agree_to_own(job.run_dir)
             job.files.summary.unlink(missing_ok=True)  # no longer true
         yield
     except BaseException:
@@ -115,7 +116,7 @@ def _chosen(all_rows: list[Row], indices: Sequence[int]) -> list[Row]:
 
 def _job(row: Row, overrides: Sequence[Override]) -> Job:
     refuse_untrusted_run(row.run_dir)
-    require_agreement(row.run_dir)
+    require_agreement(row.run_dir, SUBMITS)
     about, config = read_run(row.run_dir)
     add_code_path(config.code_path)
     for override in overrides:

@@ -11,12 +11,12 @@ from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
-from psychocounsel.blocks.conclusions import verdict_lines, verdict_words
+from psychocounsel.blocks.conclusions import are_verdicts, verdict_lines, verdict_words
 from psychocounsel.blocks.terminal import aligned
 from psychocounsel.cluster.attempt_ending import BY_ITS_USER, last_error
 from psychocounsel.cluster.base import NoAnswer, QueueState, Usage
 from psychocounsel.cluster.starting import by_cluster
-from psychocounsel.errors import DONE, UserError
+from psychocounsel.errors import DONE, UserError, controlled
 from psychocounsel.rundir.owner import live_owner
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import OF_GATES, is_finished, last_metrics, read_state, read_summary
@@ -107,28 +107,24 @@ def _marked(run: ListedRun, reason: str, queue_state: QueueState | None) -> Row:
     return Row(run.index, run.run_dir, run.overrides, "damaged", reason=reason)
 
 
-_COUNTS = ("step", "total", "heartbeat")  # of state.json
 _OF_STEPS = ("step", "loss", "step_seconds")  # of a line of metrics.jsonl
 
 
 def row_of(run: ListedRun, queue_state: QueueState | None) -> Row:
     """Return the state of a run, from its own files and from its cluster. Raises DamagedFile."""
     state, summary, tried = read_state(run.run_dir), read_summary(run.run_dir), attempts(run.run_dir)
-    status = summary.get("status", "")
-    if not (isinstance(status, str) and status.isprintable()):
+    if summary and not summary.get("status"):
         raise DamagedFile(f"{RunDir(run.run_dir).summary}: has no status; restore it")
-    if not all(isinstance(number, int | float) for number in map(state.get, _COUNTS) if number is not None):
-        raise DamagedFile(f"{RunDir(run.run_dir).state}: holds other values than a run writes; restore it")
-    row = Row(run.index, run.run_dir, _with_settled(run), step=state.get("step", 0), total=state.get("total"))
+    row = Row(run.index, run.run_dir, _with_settled(run), step=state.get("step") or 0, total=state.get("total"))
     row.attempts = next_number(run.run_dir) - 1
-    row.trains, row.phase = module_of(run.run_dir).endswith(".train"), state.get("phase", "")
+    row.trains, row.phase = module_of(run.run_dir).endswith(".train"), state.get("phase") or ""
     row.verdict, row.said = verdict_words(summary), [*verdict_lines(summary)]
     last = tried[-1] if tried else {}
     _read_metrics(row)
     if tried:
-        row.elapsed = sum(attempt["ended"] - attempt["started"] for attempt in tried if "ended" in attempt)
-        if "ended" not in last:
-            until = time.time() if queue_state and queue_state.phase == "running" else state.get("heartbeat", 0.0)
+        row.elapsed = sum(map(_seconds, tried))
+        if last.get("started") is not None and last.get("ended") is None:
+            until = time.time() if queue_state and queue_state.phase == "running" else state.get("heartbeat") or 0.0
             row.elapsed += max(0.0, until - last["started"])
         row.node = last.get("nodes") or ""
     if queue_state:
@@ -150,7 +146,16 @@ def row_of(run: ListedRun, queue_state: QueueState | None) -> Row:
         row.state = summary.get("status", "damaged")
     elif state:
         row.state = "ended"
+    if not are_verdicts(summary.get("verdicts")):
+        other = f"the verdicts in {RunDir(run.run_dir).summary} cannot be read, because another version or a hand wrote them"
+        row.reason = "; ".join(filter(None, (row.reason, other)))
     return row
+
+
+def _seconds(attempt: dict[str, Any]) -> float:
+    """Return the duration of an attempt; 0 if its record lacks the start or the end."""
+    started, ended = attempt.get("started"), attempt.get("ended")
+    return 0.0 if started is None or ended is None else float(ended - started)
 
 
 def _with_settled(run: ListedRun) -> str:
@@ -196,7 +201,7 @@ def _of_ended(row: Row, queue_state: QueueState | None, last: dict[str, Any]) ->
         row.reason = f"{last['reason']}; the job ended before its next attempt began: {error}"
     elif last.get("verdict"):
         row.state = "failed" if last["verdict"] in ("failed", "crashed") else "stopped"
-        row.reason = last["reason"]
+        row.reason = last.get("reason") or ""
     elif last:
         attempt = RunDir(row.run_dir).attempt(last["number"])
         error = last_error(*_logs(queue_state), attempt.srun_errors, attempt.output(0))
@@ -384,13 +389,14 @@ def watch(folder: Path, seconds: float, show: Callable[[], tuple[str, bool]]) ->
 
     The cluster may not answer for a while, for instance during a restart of its controller, which jobs survive.
     """
-    clear = "\033[2J\033[H" if sys.stdout.isatty() else ""
     while True:
         try:
             text, is_live = show()
         except NoAnswer as silence:
             text, is_live = f"{silence}; still waiting", True
-        print(f"{clear}{time.strftime('%H:%M:%S')}  {folder}\n\n{text}", flush=True)
+        if sys.stdout.isatty():
+            controlled(sys.stdout).write("\033[2J\033[H")  # clears the screen
+        print(f"{time.strftime('%H:%M:%S')}  {folder}\n\n{text}", flush=True)
         if not is_live:
             return
         time.sleep(seconds)

@@ -15,7 +15,16 @@ from psychocounsel.cluster.job import Job, Submission, make_job
 from psychocounsel.cluster.starting import submit
 from psychocounsel.commands.composing import Composer, choice
 from psychocounsel.commands.help import asks_for_help, help_page
-from psychocounsel.errors import CONTINUE_LATER, DONE, USER_ERROR, GoOnLater, UserError, is_disk_full, worst
+from psychocounsel.errors import (
+    CONTINUE_LATER,
+    DONE,
+    USER_ERROR,
+    GoOnLater,
+    UserError,
+    is_disk_full,
+    print_printable,
+    worst,
+)
 from psychocounsel.rundir.sweep import Place
 from psychocounsel.search.space import SearchSweeper
 from psychocounsel.settings import config as configs
@@ -51,6 +60,7 @@ def main_here(module: str, work: Callable[[DictConfig], int]) -> None:
 
 def _exit_with(module: str, run: Callable[[Command], int]) -> None:
     let_nobody_else_write()
+    print_printable()
     wants_traceback = os.environ.pop("HYDRA_FULL_ERROR", None) == "1"
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra then raises instead of printing, and we print one line
     given, command = sys.argv[1:], command_of(module)

@@ -5,21 +5,14 @@ from collections.abc import Iterator
 from html import unescape
 from typing import Any
 
-from psychocounsel.errors import words
+from psychocounsel.errors import printable, words
 from psychocounsel.remote.server_access import SECRET_FORMS
 
-# Control characters but newline and tab, lone surrogates, and characters that reverse the text behind them
-_UNPRINTABLE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\[nrt]")
 _KEY = "[key]"
 _LONGEST_MESSAGE = 200  # characters
 _QUOTED = 16  # letters and digits; a message that repeats this many of the request is hidden
 _QUOTED_OF_KEY = 8  # characters
-
-
-def printable(text: str) -> str:
-    """Return a text without characters that control a terminal, reverse its lines or cannot be saved."""
-    return _UNPRINTABLE.sub("\ufffd", text.replace("\r\n", "\n").replace("\r", "\n"))
 
 
 def received(answer: Any, secret: str | None) -> Any:

@@ -4,11 +4,81 @@ import json
 import os
 import re
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.storage.files import parse_json, read_mapping, write_atomically, write_json
+from psychocounsel.storage.files import DamagedFile, parse_json, read_mapping, write_atomically, write_json
+
+# Forms of values in a run's own files, which another version or a hand may have written otherwise
+
+Forms = Mapping[str, Callable[[Any], bool]]  # by key: True for a value that readers can use
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def is_text(value: Any) -> bool:
+    return isinstance(value, str) and value.isprintable()
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _are_metrics(value: Any) -> bool:
+    """Return True for figures by name; those of a training are three such mappings, or null without an evaluation."""
+    if not isinstance(value, dict):
+        return False
+    return all(isinstance(value[stage], dict | None) for stage in ("before", "best", "last") if stage in value)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+STATE: Forms = {
+    "phase": is_text,
+    "step": _is_count,
+    "total": _is_count,
+    "heartbeat": is_number,
+    "attempt": _is_count,
+}
+SUMMARY: Forms = {
+    "status": is_text,
+    "metrics": _are_metrics,
+    "seconds": is_number,
+    "slices": lambda value: isinstance(value, dict),
+    "doubts": _are_texts,
+    "files": _are_texts,
+}
+ATTEMPT: Forms = {
+    **dict.fromkeys(("verdict", "reason", "job", "array", "signal", "nodes"), lambda value: isinstance(value, str)),
+    **dict.fromkeys(("started", "ended"), is_number),
+    **dict.fromkeys(("code", "step"), _is_count),
+}
+
+
+def strange(content: Mapping[str, Any], forms: Forms) -> list[str]:
+    """Return the keys whose values have another form. A value may be null."""
+    return [key for key, fits in forms.items() if content.get(key) is not None and not fits(content[key])]
+
+
+def read_formed(path: Path, forms: Forms) -> dict[str, Any]:
+    """Return the mapping in a JSON file, or {} if the file does not exist.
+
+    Raises:
+        DamagedFile: if the file is no mapping, or a value has another form.
+    """
+    content = read_mapping(path)
+    if keys := strange(content, forms):
+        raise DamagedFile(
+            f"{path}: {', '.join(keys)} cannot be read, because another version or a hand wrote it; restore it"
+        )
+    return content
+
 
 # Metrics: one line per step, even after kills and resumes
 
@@ -38,7 +108,8 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
             line = parse_json(text)
-            line["step"]
+            if not _is_count(line["step"]):
+                break
         except (ValueError, TypeError, KeyError, RecursionError):
             break
         lines.append(line)
@@ -97,8 +168,8 @@ def limit_reached(run_dir: Path) -> str:
 
 
 def read_summary(run_dir: Path) -> dict[str, Any]:
-    """Return `summary.json`, or {} if it does not exist yet."""
-    return read_mapping(RunDir(run_dir).summary)
+    """Return `summary.json`, or {} if it does not exist yet. Raises DamagedFile like `read_formed`."""
+    return read_formed(RunDir(run_dir).summary, SUMMARY)
 
 
 def write_summary(run_dir: Path, status: str, **content: Any) -> None:
@@ -136,9 +207,8 @@ def put_back(run_dir: Path) -> None:
 def objective(run_dir: Path, metric: str) -> float | None:
     """Return the run's value of `metric`, or None; for a training, the value at the best evaluation."""
     metrics = read_summary(run_dir).get("metrics") or {}
-    if not isinstance(metrics, dict):
-        return None
-    return (metrics["best"] or {}).get(metric) if "best" in metrics else metrics.get(metric)
+    value = (metrics["best"] or {}).get(metric) if "best" in metrics else metrics.get(metric)
+    return value if is_number(value) else None
 
 
 def objective_interval(run_dir: Path, metric: str) -> str:
@@ -161,8 +231,8 @@ def known_mode(metric: str) -> str | None:
 
 
 def read_state(run_dir: Path) -> dict[str, Any]:
-    """Return `state.json`, or {} before the first process has begun."""
-    return read_mapping(RunDir(run_dir).state)
+    """Return `state.json`, or {} before the first process has begun. Raises DamagedFile like `read_formed`."""
+    return read_formed(RunDir(run_dir).state, STATE)
 
 
 def write_state(run_dir: Path, attempt: int, phase: str, step: int, total: int | None) -> None:

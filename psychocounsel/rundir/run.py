@@ -17,7 +17,7 @@ from psychocounsel import __version__
 from psychocounsel.errors import GoOnLater, UserError, print_failure
 from psychocounsel.rundir.owner import ownership
 from psychocounsel.rundir.paths import AttemptDir, RunDir
-from psychocounsel.rundir.results import write_state
+from psychocounsel.rundir.results import ATTEMPT, read_formed, write_state
 from psychocounsel.storage.files import DamagedFile, read_json, read_mapping, shared_secret, write_json
 
 # The run
@@ -124,10 +124,10 @@ _engine_log: list[Path] = []  # of this process; empty or one file
 
 
 def attempts(run_dir: Path) -> list[dict[str, Any]]:
-    """Return the records of all attempts under SLURM, oldest first, each with its `number`."""
+    """Return the records of all attempts under SLURM, oldest first, each with its `number`. Raises DamagedFile."""
     files = RunDir(run_dir)
     records = [(number, files.attempt(number).record) for number in files.attempt_numbers()]
-    return [{**read_mapping(record), "number": number} for number, record in records if record.exists()]
+    return [{**read_formed(record, ATTEMPT), "number": number} for number, record in records if record.exists()]
 
 
 def next_number(run_dir: Path) -> int:

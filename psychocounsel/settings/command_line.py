@@ -9,7 +9,15 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from psychocounsel.errors import CONTINUE_LATER, INTERRUPTED, USER_ERROR, GoOnLater, UserError, is_disk_full
+from psychocounsel.errors import (
+    CONTINUE_LATER,
+    INTERRUPTED,
+    USER_ERROR,
+    GoOnLater,
+    UserError,
+    is_disk_full,
+    print_printable,
+)
 from psychocounsel.settings.keys import refuse_lines_in_overrides
 from psychocounsel.settings.schema import check_limits, flat_keys, suggestion
 from psychocounsel.storage.modes import let_nobody_else_write
@@ -28,6 +36,7 @@ class Parser(argparse.ArgumentParser):
 def run(main: Callable[[list[str]], int], *more: type[Exception]) -> NoReturn:
     """Call `main` with the process's arguments and exit with its code. UserError, OSError and `more` print one line."""
     let_nobody_else_write()
+    print_printable()
     expected: tuple[type[Exception], ...] = (UserError, OSError, *more)
     try:
         sys.exit(main(sys.argv[1:]))

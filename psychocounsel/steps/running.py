@@ -21,7 +21,7 @@ from tqdm import tqdm
 from psychocounsel import __version__
 from psychocounsel.asking.budget import BudgetSpent
 from psychocounsel.asking.model_groups import model_sections
-from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO
+from psychocounsel.errors import CONTINUE_LATER, DONE, GATE_NO, controlled
 from psychocounsel.rundir.paths import RunDir, StepsDir
 from psychocounsel.rundir.results import BUDGET_SPENT, FINISHED, write_summary
 from psychocounsel.rundir.run import Run
@@ -130,6 +130,9 @@ class TimedBar(tqdm):
     """A bar on a terminal that shows the time left only after `fewest` items."""
 
     fewest = _FEWEST
+
+    def __init__(self, *given: Any, **options: Any) -> None:
+        super().__init__(*given, **{"file": controlled(sys.stderr), **options})
 
     @property
     def format_dict(self) -> Any:

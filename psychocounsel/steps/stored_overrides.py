@@ -17,7 +17,7 @@ from psychocounsel.rundir.run_config import is_run, read_overrides, refuse_other
 from psychocounsel.rundir.sweep import key_of
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.overrides import parsed, quoted
-from psychocounsel.settings.own_code import require_agreement
+from psychocounsel.settings.own_code import COMPOSES, require_agreement
 from psychocounsel.settings.schema import refuse_empty, suggestion
 from psychocounsel.storage.files import absolute, expanded, read_mapping
 
@@ -95,7 +95,7 @@ def stored_overrides(out: Path) -> list[str]:
         return []
     refuse_other_command(out, MODULE, "out")
     refuse_untrusted_run(out, whole=False)
-    require_agreement(out)
+    require_agreement(out, COMPOSES)
     return read_overrides(RunDir(out).overrides)
 
 
@@ -114,7 +114,7 @@ def evaluate_arguments(options: Sequence[str], overrides: Sequence[str]) -> list
     if made_by != "psychocounsel.evaluate" or not StepsDir(folder).steps.is_dir():
         return typed
     refuse_untrusted_run(folder, whole=False)
-    require_agreement(folder)
+    require_agreement(folder, COMPOSES)
     return merged_overrides(read_overrides(RunDir(folder).overrides), typed)
 
 

@@ -5,7 +5,7 @@ import io
 from rich.console import Console
 
 from psychocounsel.chatting.terminal import Screen
-from psychocounsel.remote.received import printable
+from psychocounsel.errors import printable
 
 
 def test_escape_sequences_of_a_server_do_not_reach_the_terminal() -> None:

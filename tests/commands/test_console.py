@@ -1,18 +1,24 @@
 """Tests of `psychocounsel COMMAND`: running the commands, listing them, and completion in the shell."""
 
+import io
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from psychocounsel import __version__
 from psychocounsel.__main__ import COMMANDS
 from psychocounsel.commands.help import complete, shell_script
-from psychocounsel.errors import UserError
-from tests.support.harness import ROOT
+from psychocounsel.errors import PrintableStream, UserError, controlled
+from psychocounsel.rundir.paths import RunDir
+from psychocounsel.rundir.results import write_summary
+from psychocounsel.rundir.run_config import write_config, write_job
+from tests.support.composed import check, compose
+from tests.support.harness import ROOT, cli
 
 CONSOLE = [sys.executable, "-m", "psychocounsel"]
 
@@ -111,3 +117,53 @@ def test_bash_completes_a_choice(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
     with pytest.raises(UserError, match="bash or zsh"):
         shell_script(["fish"])
+
+
+_CONTROLS = "\x1b]0;owned\x07\x1b[31m\u202eevil\x9b2J"
+_DANGEROUS = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+@pytest.fixture(scope="module")
+def received(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder from somebody else, with control characters wherever a command could print them."""
+    parent = tmp_path_factory.mktemp("received")
+    run = parent / f"run {_CONTROLS}"
+    attempt = RunDir(run).attempt(1)
+    attempt.path.mkdir(parents=True)
+    write_config(run, check(compose([f"run_dir={parent}/run"])))
+    write_job(run, "psychocounsel.train", 0, [])
+    attempt.log(0).write_text(f"begins {_CONTROLS}\nsteps\rover it\n")
+    (run / "overrides.txt").write_text(f"seed={_CONTROLS}\n")
+    verdict = {"word": f"wins {_CONTROLS}", "text": f"it wins {_CONTROLS}", "cautions": [f"few {_CONTROLS}"]}
+    write_summary(run, "finished", verdicts=[verdict], metrics={})
+    return run
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        (["jobs", "logs", "{run}"], "begins "),
+        (["jobs", "list", "{parent}"], "1 finished"),
+        (["jobs", "status", "{run}"], "it wins "),
+        (["jobs", "status", "{parent}"], "1 finished"),
+        (["jobs", "resubmit", "{run}", "code=\x1b[31m"], "code="),
+        (["report", "{run}/none"], "none"),
+        (["train", "after=[{run}]", "dry_run=true"], "error: "),
+        (["cache", "{run}"], ""),
+    ],
+)
+def test_no_command_prints_control_characters_of_a_folder(command: list[str], says: str, received: Path) -> None:
+    given = [text.format(run=received, parent=received.parent) for text in command]
+    done = cli(*given, cwd=received.parent, check_code=None)
+    shown = done.stdout + done.stderr
+    assert says in shown and not _DANGEROUS.search(shown), shown
+
+
+def test_a_stream_prints_what_its_encoding_has_and_lets_this_programs_own_controls_through() -> None:
+    below = io.TextIOWrapper(io.BytesIO(), encoding="ascii", write_through=True)
+    stream: Any = PrintableStream(below)
+    print("a\x1b[2J \u2713\ud800", file=stream)
+    stream.writelines(["b\r\n", "c\rd\n"])
+    controlled(stream).write("\r\x1b[K")
+    assert below.buffer.getvalue() == b"a?[2J ??\nb\nc\nd\n\r\x1b[K"
+    assert controlled(below) is below and stream.encoding == "ascii"

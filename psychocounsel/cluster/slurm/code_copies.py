@@ -19,7 +19,7 @@ from psychocounsel.rundir.identity import slug
 from psychocounsel.rundir.paths import StudyDir, SubmissionHome, SweepDir
 from psychocounsel.rundir.run_config import is_run
 from psychocounsel.rundir.trust import refuse_untrusted_code
-from psychocounsel.settings.own_code import PYTHON, files_below, modules_of, walk
+from psychocounsel.settings.own_code import PYTHON, agree_to_copies, files_below, modules_of, walk
 from psychocounsel.storage.files import (
     PACKAGE,
     fsync_directory,
@@ -217,6 +217,7 @@ def use_copy(store: Path, home: Path, code_path: Sequence[str], targets: Iterabl
             notes.mkdir(exist_ok=True)
             write_atomically(notes / name, os.path.relpath(home, store))
         _remove_unused(store, {store / path.relative_to(store).parts[0] for path in paths})
+    agree_to_copies(paths)
     return paths
 
 

@@ -9,6 +9,7 @@ from typing import IO, Any, TextIO, TypeVar
 
 from tqdm import tqdm
 
+from psychocounsel.errors import controlled
 from psychocounsel.steps.running import TimedBar
 
 # Text printed above a progress bar: the bar is cleared before each line and drawn again below it.
@@ -51,7 +52,9 @@ def lines_above_bars() -> Iterator[None]:
     if isinstance(err, LinesAboveBar):
         yield
         return
-    replaced: dict[TextIO, Any] = {stream: LinesAboveBar(stream, err) for stream in (out, err) if stream.isatty()}
+    replaced: dict[TextIO, Any] = {
+        stream: LinesAboveBar(stream, controlled(err)) for stream in (out, err) if stream.isatty()
+    }
     handlers = [handler for handler in _handlers() if any(handler.stream is stream for stream in replaced)]
     for handler in handlers:
         handler.setStream(replaced[handler.stream])

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Mapping
 from urllib.parse import parse_qsl
 
-from psychocounsel.remote.received import printable
+from psychocounsel.errors import printable
 
 MOST_BYTES = 64_000  # per form
 MOST_CHARACTERS = 4_000  # per comment or report

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 from urllib.parse import urlsplit
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from psychocounsel.counsel.rubric import load_rubric
 from psychocounsel.errors import DONE, UserError
@@ -20,7 +20,7 @@ from psychocounsel.experts.page.views import PageViews
 from psychocounsel.experts.review.blind_review import BlindReview, practice_pairs
 from psychocounsel.experts.review.log import PRIVATE, AdverseEvents
 from psychocounsel.experts.review.plan import ReviewPlan, fill_in_options, kind_of, open_plan
-from psychocounsel.experts.review.protocol import consent_text, support_text, write_protocol
+from psychocounsel.experts.review.protocol import consent_text, is_support_file, support_text, write_protocol
 from psychocounsel.experts.review.sheet import exchange_sheets
 from psychocounsel.experts.settings import DATA_MISSING, ReviewConfig, read_review, require_packages
 from psychocounsel.rundir.paths import ReviewDir
@@ -28,6 +28,7 @@ from psychocounsel.rundir.run_config import read_overrides
 from psychocounsel.rundir.trained_runs import confidential_folders
 from psychocounsel.rundir.trust import refuse_untrusted_run
 from psychocounsel.settings.command_line import read_typed
+from psychocounsel.settings.own_code import agree_to_file, is_own_file
 from psychocounsel.storage.files import expanded, with_noun, write_atomically
 from psychocounsel.storage.locks import Lock, holder
 from psychocounsel.storage.modes import restrict
@@ -61,6 +62,8 @@ def hold_review(arguments: Sequence[str]) -> int:
     refuse_untrusted_run(files.path, whole=False)
     line = [*read_overrides(files.overrides), *arguments]
     config = read_review(line)
+    if not is_own_file(files.overrides):
+        _refuse_foreign(config, typed, files)
     # Somebody else may have made the folder, so no form of its stored options may run a program or write elsewhere.
     for name in ("protocol", "sheet"):
         config.review[name] = typed.review[name]
@@ -85,6 +88,30 @@ def hold_review(arguments: Sequence[str]) -> int:
             _remove_empty(files)
         raise
     return DONE
+
+
+def _refuse_foreign(config: DictConfig, typed: DictConfig, files: ReviewDir) -> None:
+    """Refuse paths and an address that are not typed but stored in a folder that somebody else may have made.
+
+    The page would show any file of this user, and the experts' links would lead to another host. Paths into the folder itself
+    are its own content.
+    """
+    for key in (*_PATHS, "review.address"):
+        value = OmegaConf.select(config, key)
+        if (
+            value is None
+            or value == OmegaConf.select(typed, key)
+            or value == SHIPPED_SET
+            or value.startswith("builtin:")
+        ):
+            continue
+        if key == "review.support" and not is_support_file(value):
+            continue
+        if key == "review.address" or not expanded(value).resolve().is_relative_to(files.path.resolve()):
+            raise UserError(
+                f"{key}={value}: {files.overrides} has it, and no command of yours has written that file: if it is right, type "
+                f"{key}=VALUE again"
+            )
 
 
 def _remove_empty(files: ReviewDir) -> None:
@@ -144,7 +171,7 @@ def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str], texts: Kin
     consent = consent_text(config, texts, max(map(len, plan.shown.values())))
     adverse = AdverseEvents(files.adverse_events, list(options.contact.command), say)
     if options.sheet is not None:
-        write_atomically(files.overrides, "".join(f"{text}\n" for text in _last_values(line)), mode=PRIVATE)
+        _store(files, line)
         with contextlib.closing(BlindReview(plan, files, options, rubric, consent, adverse)) as review:
             exchange_sheets(review, expanded(options.sheet), say)
         say(f"{files.experts}: answers for evaluate evaluation.experts=[FILE]; the same command reads returned tables")
@@ -153,8 +180,7 @@ def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str], texts: Kin
 
     listener = listening(options.port)
     port = listener.getsockname()[1]
-    known = _last_values([*line, f"review.port={port}"])  # storing the port keeps the experts' links valid
-    write_atomically(files.overrides, "".join(f"{text}\n" for text in known), mode=PRIVATE)
+    _store(files, [*line, f"review.port={port}"])  # storing the port keeps the experts' links valid
     review = BlindReview(plan, files, options, rubric, consent, adverse)
     pages = ReviewPages(review, PageViews(review, support), hosts_of(port, options.address), say)
     try:
@@ -162,6 +188,11 @@ def _serve(config: DictConfig, files: ReviewDir, line: Sequence[str], texts: Kin
     finally:
         review.close()
     say(f"The page is no longer served. Answers are in {files.path}; run the same command to serve it again.")
+
+
+def _store(files: ReviewDir, line: Sequence[str]) -> None:
+    write_atomically(files.overrides, "".join(f"{text}\n" for text in _last_values(line)), mode=PRIVATE)
+    agree_to_file(files.overrides)
 
 
 def _last_values(line: Sequence[str]) -> list[str]:

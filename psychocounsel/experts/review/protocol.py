@@ -71,7 +71,12 @@ def support_text(config: Any) -> str:
     given = config.review.support
     if given is None:
         return (_TEMPLATES / "support.md.jinja").read_text()
-    return _text(given, "review.support") if given.endswith((".md", ".txt")) else str(given)
+    return _text(given, "review.support") if is_support_file(given) else str(given)
+
+
+def is_support_file(given: str) -> bool:
+    """Return True if `review.support` names a file, and is not the text itself."""
+    return given.endswith((".md", ".txt"))
 
 
 def _text(path: str, key: str) -> str:

@@ -17,7 +17,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.reporting.material import ANNOTATION, AUDIT, COMMANDS, EVALUATION, OTHER, TRAINING, RunMaterial
 from psychocounsel.rundir.owner import live_owner
 from psychocounsel.rundir.paths import AnnotationDir, EvaluationDir, RunDir
-from psychocounsel.rundir.results import FINISHED, OF_GATES, read_state, read_summary
+from psychocounsel.rundir.results import FINISHED, OF_GATES, STATE, SUMMARY, Forms, strange
 from psychocounsel.rundir.run import attempts
 from psychocounsel.rundir.run_config import has_config, module_of, read_overrides, read_plain
 from psychocounsel.storage.files import DamagedFile, parse_json, read_mapping
@@ -255,11 +255,23 @@ _GROUPS = (
     "writers",
     "annotator",
 )
-_FORMS: dict[str, dict[str, type | tuple[type, ...]]] = {
-    "config": dict.fromkeys((*_GROUPS, "cluster", "eval", "checkpoint", "audit", "settled"), dict),
-    "state": {"phase": str, "step": int, "total": int, "heartbeat": (int, float)},
-    "summary": {"status": str, "metrics": dict, "seconds": (int, float), "slices": dict},
-    "environment": {"versions": dict, "gpus": list, "nodes": list, "processes": int, "data": str},
+
+
+def _is(kind: type) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, kind)
+
+
+_FORMS: dict[str, Forms] = {
+    "config": dict.fromkeys((*_GROUPS, "cluster", "eval", "checkpoint", "audit", "settled"), _is(dict)),
+    "state": STATE,
+    "summary": SUMMARY,
+    "environment": {
+        "versions": _is(dict),
+        "gpus": _is(list),
+        "nodes": _is(list),
+        "processes": _is(int),
+        "data": _is(str),
+    },
 }
 
 
@@ -284,13 +296,10 @@ class _Reading:
 
     def of_forms(self, name: str, content: dict[str, Any]) -> dict[str, Any]:
         """Return `content` without keys whose values have an unexpected type; they are noted as problems."""
-        forms = _FORMS[name]
-        strange = [
-            key for key, value in content.items() if value is not None and not isinstance(value, forms.get(key, object))
-        ]
-        if strange:
-            self.problems.append(f"{name}: {', '.join(strange)} cannot be read, because another version wrote it")
-        return {key: value for key, value in content.items() if key not in strange}
+        other = [key for key in content if key in strange(content, _FORMS[name])]
+        if other:
+            self.problems.append(f"{name}: {', '.join(other)} cannot be read, because another version wrote it")
+        return {key: value for key, value in content.items() if key not in other}
 
     def note_damage(self, text: str) -> None:
         self.is_damaged = True
@@ -307,8 +316,8 @@ def read_run_material(
     """
     files, reading = EvaluationDir(run_dir), _Reading(run_dir)
     config = _config(reading)
-    state = reading.of_forms("state", reading.mapping(lambda: read_state(run_dir)))
-    summary = reading.of_forms("summary", reading.mapping(lambda: read_summary(run_dir)))
+    state = reading.of_forms("state", reading.file(files.state))
+    summary = reading.of_forms("summary", reading.file(files.summary))
     environment, figures = reading.of_forms("environment", reading.file(files.environment)), reading.file(files.figures)
     with _without_collecting():
         lines = _lines(reading)

@@ -128,7 +128,8 @@ def _about_judges(run: RunMaterial, material: Material) -> list[str]:
     for judge in section.get("members") or [section]:
         reward = judge.get("reward") or {}
         if path := reward.get("path"):
-            measured = [of for of in material.of(EVALUATION) if of.what == "reward" and _reads(of, path)]
+            rewards = [of for of in material.of(EVALUATION) if of.what == "reward" and _reads(of, path)]
+            measured = [of for of in rewards if None not in (of.figure("accuracy"), of.figure("pairs"))]
             lines.append(_about_judge(str(judge.get("name") or "reward"), str(path), measured))
     return lines
 

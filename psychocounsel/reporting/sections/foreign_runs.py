@@ -1,6 +1,6 @@
 """Tolerance for runs whose files a section cannot read: such a run gets a warning, and the section shows the others."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from numbers import Real
 from typing import Any, TypeVar
@@ -18,8 +18,8 @@ _FOREIGN = (KeyError, TypeError, AttributeError, IndexError, ValueError)
 def tolerant(section: BuildSection) -> BuildSection:
     """Return `section` wrapped so that it skips runs that it cannot read and adds a warning for each.
 
-    A section reads figures as this version writes them. A run is skipped if the section fails on that run alone. If it fails on
-    none alone, the error is the section's own and is raised.
+    A section reads figures as this version writes them. A run is skipped if the section fails on that run alone, or if it
+    has not ended and the section succeeds without it. If there is no such run, the error is the section's own and is raised.
     """
 
     def checked(material: Material) -> Section:
@@ -44,11 +44,18 @@ def without_foreign(build: Callable[[Material], T], material: Material) -> tuple
         return build(material), []
     except _FOREIGN:
         foreign = [run for run in material.runs if not _readable(build, replace(material, runs=[run]))]
+        if not foreign:  # a run that has not ended may lack what another one is shown with
+            unfinished = [run for run in material.runs if not run.is_finished]
+            foreign = next(([run] for run in unfinished if _readable(build, _without(material, [run]))), [])
         if not foreign:
             raise
+    return build(_without(material, foreign)), foreign
+
+
+def _without(material: Material, skipped: Sequence[RunMaterial]) -> Material:
     # Comparing runs themselves is slow, because it compares all their lines.
-    skipped = {id(run) for run in foreign}
-    return build(replace(material, runs=[run for run in material.runs if id(run) not in skipped])), foreign
+    out = {id(run) for run in skipped}
+    return replace(material, runs=[run for run in material.runs if id(run) not in out])
 
 
 def _readable(build: Callable[[Material], Any], material: Material) -> bool:

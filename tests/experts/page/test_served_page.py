@@ -15,10 +15,12 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from psychocounsel.errors import UserError
 from psychocounsel.experts.page.forms import MOST_BYTES
-from psychocounsel.experts.page.serving import _last_values
+from psychocounsel.experts.page.serving import _last_values, hold_review
 from psychocounsel.experts.settings import read_review
-from tests.support.reviewing import QUICK, Served, answers, item_of, pairs_file, serving
+from tests.support.harness import write_jsonl
+from tests.support.reviewing import QUICK, Served, answers, item_of, pair, pairs_file, serving
 
 SCRIPT = "<script>alert(1)</script>"
 
@@ -221,6 +223,62 @@ def test_a_folder_from_somebody_else_runs_no_program_however_its_options_are_wri
     with serving(data, *QUICK, "review.contact.name=Ada", "review.contact.reached_by=tel") as found:
         assert any("review.contact.command is not set" in line for line in found.said)
     assert not (tmp_path / "protocol").exists() and not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("stored", "key"),
+    [
+        ("review.consent={secret}", "review.consent"),
+        ("review={{consent: {secret}}}", "review.consent"),
+        ("review[support]={secret}", "review.support"),
+        ("review.rubric={folder}", "review.rubric"),
+        ("review.only={secret}", "review.only"),
+        ("review.consent={review}/link.md", "review.consent"),
+        ("review.consent={review}/../secret.md", "review.consent"),
+        ("review.address=https://evil.example/x", "review.address"),
+        ("review={{address: https://evil.example/x}}", "review.address"),
+    ],
+)
+def test_a_received_folder_shows_none_of_the_users_files_and_no_foreign_address(
+    stored: str, key: str, tmp_path: Path
+) -> None:
+    data, review, secret = pairs_file(tmp_path, 2), tmp_path / "review", tmp_path / "secret.md"
+    review.mkdir()
+    secret.write_text("my secret")
+    (review / "link.md").symlink_to(secret)
+    (review / "overrides.txt").write_text(stored.format(secret=secret, folder=tmp_path, review=review) + "\n")
+    with pytest.raises(UserError, match=rf"^{key}=.*no command of yours .*, type {key}=VALUE again$"):
+        hold_review([f"data={data}", "experts=[e01]", *QUICK])
+    assert {path.name for path in review.iterdir()} == {"link.md", "overrides.txt"}
+
+
+def test_a_received_folder_may_hold_its_own_texts_and_stored_options_of_the_user_hold(tmp_path: Path) -> None:
+    data, review = pairs_file(tmp_path, 2), tmp_path / "review"
+    review.mkdir()
+    (review / "consent.md").write_text("# From a colleague")
+    (tmp_path / "mine.md").write_text("Call Ada.")
+    (review / "overrides.txt").write_text(f"review.consent={review}/consent.md\n")
+    address = "https://study.example/review"
+    with serving(data, *QUICK, f"review.address={address}", f"review.support={tmp_path}/mine.md") as first:
+        links = first.links
+    with serving(data) as again:
+        assert again.links == links and links["e01"].startswith(f"{address}/")
+    with (review / "overrides.txt").open("a") as file:
+        file.write("review.title=edited\n")
+    with pytest.raises(UserError, match=r"^review\.support=.*type review\.support=VALUE again$"):
+        hold_review([f"data={data}", "experts=[e01,e02]"])
+
+
+@pytest.mark.parametrize("text", ["\u202e reversed", "\u05e9\u05dc\u05d5\u05dd, hello"])
+def test_the_direction_of_a_text_ends_with_it(text: str, tmp_path: Path) -> None:
+    data = write_jsonl(tmp_path / "pairs.jsonl", [pair(1, prompt=text, chosen=text, rejected=f"{text}.")])
+    with serving(data, *QUICK, f"review.title={text}") as found:
+        client = found.agree("e01")
+        page = client.get("").text
+        client.post(item_of(page), data={"choice": "tie", "comment": text})
+        for shown in (page, client.get("answers").text):
+            inside = re.findall(rf"<(\S+)([^<>]*)>[^<>]*{text}", shown)
+            assert inside and all(name in ("bdi", "title") or 'dir="auto"' in more for name, more in inside), inside
 
 
 def test_behind_a_proxy_links_and_hosts_are_those_of_the_proxy(tmp_path: Path) -> None:

@@ -294,6 +294,18 @@ def test_a_win_rate_stands_with_what_is_known_of_its_judge(tmp_path: Path) -> No
     assert f"psychocounsel evaluate reward.path={path}" in alone
 
 
+@pytest.mark.parametrize("summary", [{}, {"status": "stopped"}, {"metrics": None}, {"metrics": {"accuracy": 0.6}}])
+def test_a_judge_whose_own_evaluation_has_no_figures_was_not_measured(
+    summary: dict[str, object], tmp_path: Path
+) -> None:
+    path = str(tmp_path / "model")
+    judge = RunMaterial(
+        Path("/j"), "j", EVALUATION, "reward", "stopped", config={"reward": {"path": path}}, summary=summary
+    )
+    found = section(material_of(winrate_run(path), judge))
+    assert f"psychocounsel evaluate reward.path={path}" in said(found, "warning")[0]
+
+
 def test_a_win_is_in_doubt_if_the_judges_prefer_the_model_to_the_best_reply(tmp_path: Path) -> None:
     run = winrate_run(str(tmp_path))
     fault = "the judges prefer policy to the best reply of the data in 62.5 % (49.1 to 74.2) of the speeches: this is a fault"

@@ -1,5 +1,6 @@
 """Tests of runs of another version: they get a warning, and the figures of other runs stay on the page."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,6 +39,20 @@ def test_an_error_of_the_section_itself_is_not_hidden() -> None:
 
     with pytest.raises(KeyError, match="together"):
         tolerant(only_together)(Material([], [run("a"), run("b")]))
+
+
+def test_a_run_that_has_not_ended_hides_nothing_of_those_it_is_shown_with() -> None:
+    def of_both(material: Material) -> Section:
+        return Section("x", "x", [Paragraph(str([each.summary["metrics"] for each in material.runs][:2]))])
+
+    def together(material: Material) -> Section:
+        return of_both(material) if len(material.runs) > 1 else Section("x", "x")
+
+    stopped = replace(run("stopped"), status="stopped")
+    found = tolerant(together)(
+        Material([], [stopped, run("a", summary={"metrics": 1}), run("b", summary={"metrics": 2})])
+    )
+    assert [each.text for each in found.blocks if isinstance(each, Paragraph)][1:] == ["[1, 2]"]
 
 
 ODD = [{"variants": [{}]}, {"variants": "many"}, {"sets": {"exam": {"kind": "exam"}}}, {"sets": [1]}]
