@@ -89,6 +89,7 @@ _HIDDEN = ("hydra", "shared")
 _WRITTEN = [
     (r"\$\{if_tiny:([^,]+),([^}]+)\}", r"\1 (shipped models), \2 (others)"),
     (r"\$\{if_shipped:([^,]+),([^}]+)\}", r"\1 (shipped data), \2 (other data)"),
+    (r"\$\{if_other_engine:([^,]+),([^}]+)\}", r"\1 (vLLM), \2 (others)"),
     (r"\$\{if_rules:([^,]+),([^}]+)\}", r"\1 (annotator=rules), \2 (others)"),
     (
         r"\$\{if_rollouts:([^,]+),([^,]+),([^}]+)\}",

@@ -91,7 +91,7 @@ class Distil(AdvantageAlgorithm):
                 completion.advantages = -divergence(completion) * weight
         gaps = np.concatenate([divergence(completion) for group in groups for completion in group.completions])
         ctx.note("kl_per_token", float(gaps.mean()))
-        return self.unmasked(groups)
+        return self.unmasked(groups, weights)
 
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Return the loss, the metrics and the entropy, averaged over tokens.

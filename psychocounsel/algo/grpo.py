@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Context, Outputs, RoundPlan, Term
-from psychocounsel.algo.policy_gradient import ReplyAdvantages, clipped, k3, ratio_metrics
+from psychocounsel.algo.policy_gradient import ReplyAdvantages, clipped, kl_losses, ratio_metrics
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
@@ -31,6 +31,8 @@ class GRPO(ReplyAdvantages):
     `ratio="token"` clips each token's pi / pi_old. `ratio="sequence"` clips the geometric mean of a reply's token ratios
     (GSPO, arXiv 2507.18071, eq. 5 and 7).
 
+    `kl_unbiased` multiplies the divergence of each token by its ratio pi / pi_old (see `kl_losses`).
+
     `aggregate` is the mean that the global batch gets from its tokens' losses:
         "reply"   over the tokens of a reply, then over replies (GRPO). A token of a long reply counts less.
         "tokens"  over all tokens of the batch (DAPO, arXiv 2503.14476, eq. 12). A long reply counts more.
@@ -43,6 +45,7 @@ class GRPO(ReplyAdvantages):
 
     samples: int = option(4, at_least=2)
     kl_weight: float = option(0.04, at_least=0)
+    kl_unbiased: bool = False
     reward_weight: float = option(1.0, at_least=0)
     clip_low: float = option(0.2, above=0, below=1)
     clip_high: float = option(0.2, above=0)
@@ -76,8 +79,10 @@ class GRPO(ReplyAdvantages):
 
     def unused(self, config: DictConfig) -> dict[str, str]:
         unused = super().unused(config)
-        if self.importance_cap is not None:
+        if self.importance_cap is not None or self.importance_floor is not None:
             unused.pop("ratio", None)  # it also decides how advantages are weighed
+        if not self.kl_weight:
+            unused["kl_unbiased"] = "algo.kl_weight=0 measures no divergence"
         if self.aggregate != "budget":
             unused["budget"] = f"algo.aggregate={self.aggregate} divides by no constant"
         return unused
@@ -114,7 +119,7 @@ class GRPO(ReplyAdvantages):
         losses, ratio = clipped(difference, batch.advantages, self.clip_low, self.clip_high)
         terms = {"loss_policy": self._mean(losses, batch)}
         if self.kl_weight:
-            terms["loss_kl"] = self._mean(k3(batch.ref_logprobs - outputs.logprobs), batch, self.kl_weight)
+            terms["loss_kl"] = self._mean(kl_losses(outputs.logprobs, batch, self.kl_unbiased), batch, self.kl_weight)
         metrics = ratio_metrics(ratio, self.clip_low, self.clip_high, "tokens")
         return terms | metrics | self.common_terms(outputs, batch)
 

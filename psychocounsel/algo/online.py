@@ -217,12 +217,16 @@ class OnlinePairs(Online):
 
 
 def note_differences(gaps: Sequence[np.ndarray], ctx: Context) -> None:
-    """Note the mean and maximum of |log pi_trainer - log pi_rollout| over tokens [nats].
+    """Note the mean and maximum of |log pi_trainer - log pi_rollout| over tokens, and their mean `k3` [nats].
+
+    The last estimates KL(rollout || trainer), because the rollout drew the tokens.
 
     `gaps`: the signed differences, float32[len] for each reply.
     """
     import numpy as np
 
-    every = np.abs(np.concatenate(gaps))
+    signed = np.concatenate(gaps)
+    every, wide = np.abs(signed), signed.astype(np.float64)
+    ctx.note("mismatch_kl", float((np.expm1(wide) - wide).mean()))
     ctx.note("logprob_difference_mean", float(every.mean()))
     ctx.note("logprob_difference_max", float(every.max()))

@@ -11,6 +11,7 @@ from psychocounsel.algo.base import Context, Needs, Outputs, Term
 from psychocounsel.algo.online import Online, Rollouts, note_differences
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
+from psychocounsel.settings.targets import target_class
 
 if TYPE_CHECKING:
     import numpy as np
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 # These fields have no effect in a round's first step, because the policy and the critic have not changed yet.
 _OF_RATIO = ("clip", "clip_low", "clip_high", "value_clip", "ratio")
+_MASKS = ("importance_floor", "sequence_floor", "sequence_ceiling")
 
 
 @dataclass
@@ -32,6 +34,13 @@ class AdvantageAlgorithm(Rollouts):
     multiplied by the truncated importance weight min(pi_trainer / pi_rollout, cap) (arXiv 1802.01561, eq. 1; for
     language model rollouts Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training").
     The weight is computed per token, or per reply if `reply_is_one_action`.
+
+    Masks: tokens that the rollout drew with a far larger probability than the trainer's teach little but noise.
+    `importance_floor` leaves out tokens whose ratio pi_trainer / pi_rollout is below it (the lower limit of IcePop, Ling
+    Team 2025, arXiv 2510.18855). `sequence_floor` and `sequence_ceiling` leave out whole replies (as Liu et al. 2025, "When
+    speed kills stability") whose geometric mean of these ratios (arXiv 2507.18071, eq. 7) is below or above them. This mean
+    does not depend on a reply's length. Whatever is left out enters neither the losses nor the numbers that these are
+    divided by; its rewards still count in the advantages of other replies.
 
     `stop_kl`: once `approx_kl` exceeds this value, policy updates are skipped until the next round, this step's
     included (its gradient still enters Adam's averages). `approx_kl` is the mean over a step's tokens of k3 = r - 1 -
@@ -46,6 +55,9 @@ class AdvantageAlgorithm(Rollouts):
 
     mask_unfinished: bool = False
     importance_cap: float | None = option(None, above=0)
+    importance_floor: float | None = option(None, above=0, below=1)
+    sequence_floor: float | None = option(None, above=0, below=1)
+    sequence_ceiling: float | None = option(None, above=1)
     stop_kl: float | None = option(None, above=0)
     entropy: bool = True
     entropy_weight: float = option(0.0, at_least=0)
@@ -69,6 +81,11 @@ class AdvantageAlgorithm(Rollouts):
                 f"algo.stop_kl={self.stop_kl}: a round is one step, in which the policy has not changed since it "
                 "wrote the replies; use algo.passes=2, or a larger algo.prompts_per_round"
             )
+        if (self.importance_floor or 0.0) >= (self.importance_cap or math.inf):
+            raise UserError(
+                f"algo.importance_floor={self.importance_floor} and algo.importance_cap={self.importance_cap}: every weight "
+                "would be 0 or the cap; use a floor below the cap"
+            )
         if self.entropy_weight and not self.entropy:
             raise UserError(f"algo.entropy_weight={self.entropy_weight} needs the entropy: use algo.entropy=true")
         if rollout.top_p < 1 or rollout.top_k:
@@ -86,6 +103,8 @@ class AdvantageAlgorithm(Rollouts):
             unused |= {item.name: reason for item in fields(self) if item.name in _OF_RATIO}
         if not self.entropy:
             unused["entropy_weight"] = "algo.entropy=false measures no entropy"
+        if not target_class(config, "rollout").other_engine:
+            unused |= dict.fromkeys(_MASKS, "the trainer writes the replies itself, so all ratios are 1")
         return unused
 
     def _round_is_one_step(self, config: DictConfig) -> bool:
@@ -101,14 +120,26 @@ class AdvantageAlgorithm(Rollouts):
         """Return False for the policy from the first step of the round whose `approx_kl` exceeds `stop_kl`."""
         return engine != "policy" or self.stop_kl is None or ctx.peaks.get("approx_kl", 0.0) <= self.stop_kl
 
-    def unmasked(self, groups: list[Group]) -> list[Group]:
-        """Return the groups without the replies that `mask_unfinished` excludes; groups without any other are left out."""
-        if not self.mask_unfinished:
+    @property
+    def masks(self) -> bool:
+        """True if tokens may be left out because of their ratio."""
+        return any(getattr(self, name) is not None for name in _MASKS)
+
+    def unmasked(self, groups: list[Group], weights: list[list[np.ndarray]]) -> list[Group]:
+        """Return the groups without what the masks exclude; replies and groups of which nothing remains are left out.
+
+        `weights`: the importance weights of `take_logprobs`. A mask makes a token's weight 0.
+        """
+        if not (self.mask_unfinished or self.masks):
             return groups
-        rest = [
-            replace(group, completions=[reply for reply in group.completions if reply.finish_reason != "length"])
-            for group in groups
-        ]
+        rest = []
+        for group, of_group in zip(groups, weights, strict=True):
+            kept = [
+                completion.with_trained(weight != 0) if self.masks else completion
+                for completion, weight in zip(group.completions, of_group, strict=True)
+                if not (self.mask_unfinished and completion.finish_reason == "length")
+            ]
+            rest.append(replace(group, completions=[completion for completion in kept if completion.trained_tokens]))
         return [group for group in rest if group.completions]
 
     def take_logprobs(self, groups: list[Group], ctx: Context) -> list[list[np.ndarray]]:
@@ -129,23 +160,29 @@ class AdvantageAlgorithm(Rollouts):
                 weights[-1].append(self.importance(gaps[-1]))
                 completion.logprobs = now
         note_differences(gaps, ctx)
+        every = np.concatenate([factors for of_group in weights for factors in of_group])
         if self.importance_cap is not None:
-            ctx.note(
-                "importance", float(np.concatenate([factors for of_group in weights for factors in of_group]).mean())
-            )
+            ctx.note("importance", float(every.mean()))
+        if self.masks:
+            ctx.note("masked", float((every == 0).mean()))
         return weights
 
     def importance(self, gap: np.ndarray) -> np.ndarray:
-        """Return the importance weights of a reply's tokens, float32[len]; all 1 without `importance_cap`.
+        """Return the importance weights of a reply's tokens, float32[len]: 0 if masked; without `importance_cap` otherwise 1.
 
         `gap`: log pi_trainer - log pi_rollout of each token, float32[len].
         """
         import numpy as np
 
-        if self.importance_cap is None:
-            return np.ones_like(gap)
+        mean = float(gap.mean()) if self.masks else 0.0
+        outside = mean < _log(self.sequence_floor, -math.inf) or mean > _log(self.sequence_ceiling, math.inf)
         gap = np.full_like(gap, gap.sum()) if self.reply_is_one_action else gap
-        return np.exp(np.minimum(gap, math.log(self.importance_cap))).astype(np.float32)
+        if self.importance_cap is None:
+            weights = np.ones_like(gap)
+        else:
+            weights = np.exp(np.minimum(gap, math.log(self.importance_cap))).astype(np.float32)
+        weights[outside | (gap < _log(self.importance_floor, -math.inf))] = 0.0
+        return weights
 
     def common_terms(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Return the metric `approx_kl` and, if it is measured, the term `entropy`, averaged over tokens."""
@@ -211,7 +248,11 @@ class ReplyAdvantages(PolicyGradient):
             advantages = self.advantages_of(of_replies, kl)
             for completion, advantage, weight in zip(group.completions, advantages, of_group, strict=True):
                 completion.advantages = np.float32(advantage) * weight
-        return self.unmasked(groups)
+        return self.unmasked(groups, weights)
+
+
+def _log(limit: float | None, otherwise: float) -> float:
+    return otherwise if limit is None else math.log(limit)
 
 
 def divergence(completion: Completion) -> np.ndarray:
@@ -276,6 +317,21 @@ def ratio_metrics(ratio: torch.Tensor, low: float, high: float, unit: str) -> di
     """
     outside = ((ratio < 1 - low) | (ratio > 1 + high)).float()
     return {"ratio": Term(ratio.sum(), unit, 0.0), "clip_fraction": Term(outside.sum(), unit, 0.0)}
+
+
+def kl_losses(logprobs: torch.Tensor, batch: Batch, unbiased: bool) -> torch.Tensor:
+    """Return the loss of each token, float[N], whose mean estimates the divergence KL(pi || ref) (nats).
+
+    It is k3, or if `unbiased` k3 times pi / pi_old (arXiv 2512.02556, sec. 3.1). The gradient of k3 alone is not that of
+    the divergence, even where pi = pi_old: it grows without limit for tokens that ref makes far more likely than pi.
+
+    Args:
+        logprobs: float32[N], log pi of the batch's completion tokens.
+        batch: holds log ref and log pi_old of these tokens.
+        unbiased: multiply by the ratio, and differentiate it, too.
+    """
+    losses = k3(batch.ref_logprobs - logprobs)
+    return losses * (logprobs - batch.old_logprobs).exp() if unbiased else losses
 
 
 def k3(difference: torch.Tensor) -> torch.Tensor:

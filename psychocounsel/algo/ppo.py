@@ -11,7 +11,7 @@ from psychocounsel.algo.policy_gradient import (
     PolicyGradient,
     clipped,
     divergence,
-    k3,
+    kl_losses,
     normalised,
     ratio_metrics,
     spread_of,
@@ -39,8 +39,8 @@ class PPO(PolicyGradient):
     Rewards: a reply's reward belongs to its last token; in a session, to the last tokens of the turns that earned it (see
     `turn_ends`). With `normalise_rewards` the rewards of a round have mean 0 and standard deviation 1. `kl_weight` times the
     divergence from the reference is either subtracted from each token's reward (`kl_in="reward"`: log pi_old - log ref) or
-    added to the loss (`kl_in="loss"`: the mean over tokens of `k3`). With `kl_target` the weight is adapted from round to
-    round (see `adapted`).
+    added to the loss (`kl_in="loss"`: the mean over tokens of `kl_losses`, by `kl_unbiased`). With `kl_target` the weight
+    is adapted from round to round (see `adapted`).
 
     Advantages are those of GAE (arXiv 1506.02438, eq. 16). With `whiten` they are normalised over the round to mean 0
     and standard deviation 1.
@@ -62,6 +62,7 @@ class PPO(PolicyGradient):
     value_weight: float = option(0.1, above=0)
     kl_weight: float = option(0.05, at_least=0)
     kl_in: str = option("reward", choices=("reward", "loss"))
+    kl_unbiased: bool = False
     kl_target: float | None = option(None, above=0)
     kl_gain: float = option(0.1, above=0, below=5)
     reward_weight: float = option(1.0, at_least=0)
@@ -133,6 +134,8 @@ class PPO(PolicyGradient):
             unused["turn_discount"] = "single replies have one turn; only sessions (rollout.clients) have several"
         if not self.kl_weight:
             unused["kl_in"] = "algo.kl_weight=0 ignores the divergence"
+        if not self.kl_weight or self.kl_in == "reward":
+            unused["kl_unbiased"] = "only algo.kl_in=loss with a positive algo.kl_weight adds a divergence to the loss"
         return unused
 
     def check_rounds(self, rounds: int) -> None:
@@ -158,7 +161,8 @@ class PPO(PolicyGradient):
         import numpy as np
 
         groups = self.collect_reference(groups, ctx)
-        weights = [weight for of_group in self.take_logprobs(groups, ctx) for weight in of_group]
+        by_group = self.take_logprobs(groups, ctx)
+        weights = [weight for of_group in by_group for weight in of_group]
         completions = [completion for group in groups for completion in group.completions]
         kl = [divergence(completion) for completion in completions]
         kl_weight = self._next_kl_weight(float(np.mean([divergences.sum() for divergences in kl])), ctx)
@@ -182,7 +186,7 @@ class PPO(PolicyGradient):
         for completion, weight in zip(completions, weights, strict=True):
             assert completion.advantages is not None
             completion.advantages = ((completion.advantages - centre) / std * weight).astype(np.float32)
-        return self.unmasked(groups)
+        return self.unmasked(groups, by_group)
 
     def _discounts(self, completion: Completion) -> np.ndarray:
         """Return the discounts of `gae`, float[trained tokens]; a turn's last token has `turn_discount`, too."""
@@ -232,7 +236,8 @@ class PPO(PolicyGradient):
             "loss_value": Term(0.5 * errors.sum(), "tokens", weight, engine),
         }
         if self.kl_in == "loss" and self.kl_weight:
-            terms["loss_kl"] = Term(k3(batch.ref_logprobs - outputs.logprobs).sum(), "tokens", self._kl_weight)
+            losses = kl_losses(outputs.logprobs, batch, self.kl_unbiased)
+            terms["loss_kl"] = Term(losses.sum(), "tokens", self._kl_weight)
         return terms | ratio_metrics(ratio, self.clip, self.clip, "tokens") | self.common_terms(outputs, batch)
 
 

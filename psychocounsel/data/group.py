@@ -22,13 +22,14 @@ class Completion:
     """One reply, or a stretch of a session in which turns of the policy and of the client alternate.
 
     `ids`: int32[len], ending with the end-of-turn token unless the reply was cut.
-    `trained`: bool[len], True for the tokens of the policy's turns, among them the first one; None: all tokens. The other
-    tokens are only read: they enter no sum, mean, length or loss.
+    `trained`: bool[len], True for the tokens of the policy's turns; None: all tokens. The other tokens are only read: they
+    enter no sum, mean, length or loss. In collected groups, tokens that an algorithm masks are not trained either.
     `logprobs`, `ref_logprobs`, `values`, `advantages`, `returns`: float32[trained tokens] or None. The rollout fills
     `logprobs`; policy gradient algorithms replace them by those of the trainer.
     `reward`: the reward model's score, or the raters' mean rating. `reward_parts`: scores of the members, if the reward
     is an ensemble. `label`: True for a good reply. `policy_version`: optimizer step of the weights that wrote it.
     `ratings`: float32[7], the raters' mean rating on each of `PRINCIPLES`, NaN where it is not applicable.
+    `engines`: for each of the policy's turns, the name of the engine that wrote it, if the rollout has several.
     `session`: the messages of a session that a simulated client took part in, from the policy's first to its last turn.
     `turn_rewards`: float32[policy's turns], the parts of `reward` that its turns earned; they add up to it.
     """
@@ -51,6 +52,7 @@ class Completion:
     trained: Array | None = None
     session: list[Message] | None = None
     turn_rewards: Array | None = None
+    engines: list[str] | None = None
 
     def __post_init__(self) -> None:
         if self.trained is not None and self.trained.all():
@@ -94,6 +96,18 @@ class Completion:
                 setattr(cut, name, values[: cut.trained_tokens])
         return cut
 
+    def with_trained(self, kept: Array) -> "Completion":
+        """Return the completion with fewer trained tokens: those of `kept`, bool[trained tokens]."""
+        if kept.all():
+            return self
+        trained = np.ones(len(self.ids), bool) if self.trained is None else self.trained.copy()
+        trained[trained] = kept
+        rest = replace(self, trained=trained)
+        for name in _PER_TOKEN:
+            if (values := getattr(self, name)) is not None:
+                setattr(rest, name, values[kept])
+        return rest
+
     def then(self, between: Array, later: "Completion") -> "Completion":
         """Return this completion, the tokens `between`, which are not trained, and `later` as one stretch.
 
@@ -109,6 +123,7 @@ class Completion:
             policy_version=later.policy_version,
             label=later.label,
             trained=np.concatenate([masks[0], np.zeros(len(between), bool), masks[1]]),
+            engines=[*self.engines, *later.engines] if self.engines and later.engines else None,
         )
 
 
@@ -146,7 +161,8 @@ class Group:
 
     def shortened(self) -> "Group":
         """Return the group with its prompt and completions cut to one token, as filler of an empty micro-batch."""
-        completions = [completion.cut(1) for completion in self.completions]
+        # A filler trains its tokens even if they are masked, because a loss may divide by their number.
+        completions = [replace(completion, trained=None).cut(1) for completion in self.completions]
         return replace(self, prompt_ids=self.prompt_ids[:1], completions=completions)
 
 
@@ -173,6 +189,7 @@ _COMPLETION = pa.struct(
         ("trained", pa.list_(pa.bool_())),
         ("session", _MESSAGES),
         ("turn_rewards", _FLOATS),
+        ("engines", pa.list_(pa.string())),
     ]
 )
 SCHEMA = pa.schema(

@@ -85,7 +85,7 @@ class Client:
         """
         with self._under_way(route, payloads, read, None) as (futures, _):
             for future in futures:
-                yield future.result()
+                yield future.result()[1]
 
     def as_answered(
         self,
@@ -94,8 +94,8 @@ class Client:
         read: Read[T],
         most: int,
         ends: Callable[[], bool],
-    ) -> Iterator[dict[int, T]]:
-        """Like `answers`, but yield the results of a second together, by the places of their payloads, as they arrive.
+    ) -> Iterator[dict[int, tuple[str, T]]]:
+        """Like `answers`, but yield the addresses and results of a second together, by the places of their payloads.
 
         `most` limits the requests in progress at one address. A second may have no results. Once `ends()` is true, no
         further request starts. Results that arrived before an error are yielded before it is raised.
@@ -103,7 +103,7 @@ class Client:
         with self._under_way(route, payloads, read, most) as (futures, stop):
             waiting = dict(enumerate(futures))
             while waiting:
-                arrived, failure = dict[int, T](), None
+                arrived, failure = dict[int, tuple[str, T]](), None
                 wait(waiting.values(), _LOOK_SECONDS)
                 for place in [place for place, future in waiting.items() if future.done()]:
                     try:
@@ -123,10 +123,10 @@ class Client:
     @contextmanager
     def _under_way(
         self, route: str, payloads: Sequence[Any], read: Read[T], most: int | None
-    ) -> Iterator[tuple[list[Future[T]], threading.Event]]:
+    ) -> Iterator[tuple[list[Future[tuple[str, T]]], threading.Event]]:
         """Context with requests in progress, and the event that stops them; at its end no further request starts."""
         stop = threading.Event()
-        begun: dict[str, Future[T]] = {}
+        begun: dict[str, Future[tuple[str, T]]] = {}
         futures = [self._begin(Request(route, payload), read, stop, begun, most) for payload in payloads]
         try:
             yield futures, stop
@@ -250,20 +250,23 @@ class Client:
         request: Request,
         read: Read[T],
         stop: threading.Event,
-        begun: dict[str, Future[T]],
+        begun: dict[str, Future[tuple[str, T]]],
         most: int | None,
-    ) -> Future[T]:
+    ) -> Future[tuple[str, T]]:
         if self._journal is None:
             return self._threads.submit(self._ask, request, read, stop, None, most)
         key = request_key(request.route, request.payload)
         if key not in begun and (line := self._journal.get(key)) is not None:
             begun[key] = Future()
-            begun[key].set_result(_read(line.answer, request, str(self._journal.folder), read))
+            begun[key].set_result(("", _read(line.answer, request, str(self._journal.folder), read)))
         if key not in begun:
             begun[key] = self._threads.submit(self._ask, request, read, stop, key, most)
         return begun[key]
 
-    def _ask(self, request: Request, read: Read[T], stop: threading.Event, key: str | None, most: int | None) -> T:
+    def _ask(
+        self, request: Request, read: Read[T], stop: threading.Event, key: str | None, most: int | None
+    ) -> tuple[str, T]:
+        """Return the address that answered, and the result of `read`."""
         while True:
             address = self.addresses.take(most)
             retries = min(self.retries, _FEW_RETRIES) if len(self.addresses.live()) > 1 else self.retries
@@ -277,7 +280,7 @@ class Client:
             result = _read(answer, request, address + request.route, read)
             if self._journal is not None and key is not None:
                 self._journal.add(key, answer)
-            return result
+            return address, result
 
     def _ask_at(self, address: str, request: Request, stop: threading.Event, retries: int) -> Any:
         """Return the parsed answer of one address, after several attempts if necessary."""

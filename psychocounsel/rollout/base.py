@@ -112,8 +112,8 @@ class Rollout(Contract):
             weights are at most this many rounds old.
         draws_by_prompt: True if each prompt's replies depend on `Sampling.seed_of` alone, not on other prompts in the
             call. Shards may then be smaller if there are many ranks, and replies are the same for any number of ranks.
-        writes_with_a_copy: True if `sync` transfers the policy's weights to another model, which writes the replies. The
-            first replies of a run are then checked against the policy (`engine/rounds/held_out.py`).
+        writes_with_a_copy: True if `sync` transfers the policy's weights to another model, which writes the replies. Some
+            replies of each round are then checked against the policy (`engine/rounds/held_out.py`).
     """
 
     rounds_ahead: int = 0
@@ -185,6 +185,8 @@ class RolloutSettings(GroupSettings):
     shares_gpus: ClassVar[bool] = True  # True if replies are written on the training GPUs
     # True if `sync` copies the policy's weights, so that they are not read until the next `sync`.
     copies_weights: ClassVar[bool] = False
+    # True if another engine than the trainer computes the log-probabilities, which then differ a little.
+    other_engine: ClassVar[bool] = False
 
     temperature: float = option(1.0, above=0)
     max_tokens: int = option(512, at_least=1)
@@ -294,8 +296,10 @@ def training_temperature(config: DictConfig) -> float:
     return float(config.rollout.temperature) if config.get("rollout") is not None else 1.0
 
 
-def completion(ids: list[int], logprobs: list[float], tokenizer: Any, stop: Sequence[int], version: int) -> Completion:
-    """Return a completion of tokens `ids`; its last token is one of `stop`, or the reply was cut."""
+def completion(
+    ids: list[int], logprobs: list[float], tokenizer: Any, stop: Sequence[int], version: int, engine: str | None = None
+) -> Completion:
+    """Return a completion of tokens `ids`, written by `engine`; its last token is one of `stop`, or the reply was cut."""
     import numpy as np
 
     from psychocounsel.data.group import Completion
@@ -303,4 +307,5 @@ def completion(ids: list[int], logprobs: list[float], tokenizer: Any, stop: Sequ
     ended = ids[-1] in stop
     text = tokenizer.decode(ids[:-1] if ended else ids, skip_special_tokens=True)
     arrays = np.array(ids, np.int32), text, np.array(logprobs, np.float32)
-    return Completion(*arrays, finish_reason="stop" if ended else "length", policy_version=version)
+    finish_reason, engines = "stop" if ended else "length", None if engine is None else [engine]
+    return Completion(*arrays, finish_reason=finish_reason, policy_version=version, engines=engines)

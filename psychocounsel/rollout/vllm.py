@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import torch
     from omegaconf import DictConfig
 
-    from psychocounsel.data.group import Group
+    from psychocounsel.data.group import Completion, Group
     from psychocounsel.distributed.world import World
     from psychocounsel.model.shape import Shape
 
@@ -136,6 +136,7 @@ class VLLMRollout(Rollout):
         self.adapter = AdapterFolder() if engine.module.adapter is not None else None
         self.lora: Any = None  # vLLM's LoRARequest for the adapter of this version
         self.neighbours = Neighbours(world, arguments["tensor_parallel_size"])
+        self.name = f"the engine of process {world.rank - self.neighbours.place}"
         self.rest()
 
     def sync(self, version: int) -> None:
@@ -198,8 +199,10 @@ class VLLMRollout(Rollout):
             for output in self._step() if busy else ():
                 place = int(output.request_id) - first
                 if 0 <= place < len(arriving.prompts):  # a prompt of this process
-                    made = [completion(*reply, self.tokenizer, self.stop, self.version) for reply in replies(output)]
-                    yield from arriving.add(place, made)
+                    yield from arriving.add(place, [self._made(*reply) for reply in replies(output)])
+
+    def _made(self, ids: list[int], logprobs: list[float]) -> Completion:
+        return completion(ids, logprobs, self.tokenizer, self.stop, self.version, self.name)
 
     def _add(self, arriving: Arriving) -> int:
         """Give the prompts of all neighbours to the engine, numbered; return the number of this process's first one."""

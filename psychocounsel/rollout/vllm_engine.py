@@ -33,6 +33,8 @@ Reply = tuple[list[int], list[float]]  # token ids and their log-probabilities
 class VLLMEngine(RolloutSettings):
     """Settings of a vLLM engine, wherever it runs."""
 
+    other_engine = True
+
     tensor_parallel: int = option(1, at_least=1)
     max_sequences: int = option(768, at_least=1)
     cpu_cache_gb: float = option(1.0, above=0)

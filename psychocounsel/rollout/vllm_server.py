@@ -231,8 +231,8 @@ class VLLMServerRollout(Rollout):
         for answers in self.client.as_answered("/generate", payloads, partial(self._read, n), most, ends):
             yield [
                 shard
-                for number, replies in answers.items()
-                for shard in arriving.add(left[number], self._made(replies))
+                for number, (address, replies) in answers.items()
+                for shard in arriving.add(left[number], self._made(replies, address))
             ]
 
     def _read(self, n: int, answer: Any, payload: Any) -> list[Any]:
@@ -250,8 +250,9 @@ class VLLMServerRollout(Rollout):
                 raise ValueError("a log-probability is no number")
         return list(replies)
 
-    def _made(self, replies: list[Any]) -> list[Completion]:
-        return [completion(ids, logprobs, self.tokenizer, self.stop, self.version) for ids, logprobs in replies]
+    def _made(self, replies: list[Any], address: str) -> list[Completion]:
+        about = (self.tokenizer, self.stop, self.version, address)
+        return [completion(ids, logprobs, *about) for ids, logprobs in replies]
 
     def _send(self, version: int) -> None:
         """Send the policy's weights to all servers that answer.

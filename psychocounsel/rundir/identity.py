@@ -67,6 +67,7 @@ _ADDED = {
     "algo.resample": 0,
     "algo.mask_unfinished": False,
     "algo.unfinished_ramp": 0.0,
+    "algo.kl_unbiased": False,
 }
 # Keys that a job adds to a recipe in `settled` when it begins.
 _NOTED = ("value", "journal")

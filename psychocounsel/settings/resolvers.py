@@ -29,6 +29,10 @@ def _if_rollouts(scored: Any, unscored: Any, offline: Any, *, _root_: DictConfig
     return offline if "rollout" not in _root_ else scored if "reward" in _root_ else unscored
 
 
+def _if_other_engine(other: Any, same: Any, *, _root_: DictConfig) -> Any:
+    return other if "rollout" in _root_ and target_class(_root_, "rollout").other_engine else same
+
+
 def _rollout_server(*, _root_: DictConfig) -> list[str]:
     """Return the command that runs on `cluster.server_nodes`, given by the rollout."""
     return target_class(_root_, "rollout").server_command(_root_.rollout) if "rollout" in _root_ else []
@@ -56,6 +60,7 @@ def register_resolvers() -> None:
     """Register the interpolations with OmegaConf."""
     OmegaConf.register_new_resolver("if_given", _if_given, replace=True)
     OmegaConf.register_new_resolver("times", _times, replace=True)
+    OmegaConf.register_new_resolver("if_other_engine", _if_other_engine, replace=True)
     OmegaConf.register_new_resolver("rollout_server", _rollout_server, replace=True)
     OmegaConf.register_new_resolver("rollout_servers_per_node", _rollout_servers_per_node, replace=True)
     OmegaConf.register_new_resolver("if_rollouts", _if_rollouts, replace=True)

@@ -27,7 +27,7 @@ def floats(*values: float) -> np.ndarray:
 
 FULL = Completion(
     ids(5, 6, 7), "Go on \u2013 I listen.", floats(-1, -2, -0.1), floats(-1.5, -2, -0.3), floats(0, 1, 2), floats(1, 1, -1),
-    0.1 + 0.2, "stop", 3,
+    0.1 + 0.2, "stop", 3, engines=["http://gpu7:8000"],
 )  # fmt: skip
 
 
@@ -92,6 +92,22 @@ def test_token_counts_and_the_filler() -> None:
     cut = session.cut(3)
     assert (cut.ids.tolist(), cut.trained.tolist(), cut.logprobs.tolist()) == ([5, 6, 7], [True, False, False], [-1])
     assert session.cut(1).trained is None, "equal completions have one form"
+
+
+def test_masked_tokens_are_read_but_not_trained() -> None:
+    assert FULL.with_trained(np.ones(3, bool)) is FULL
+    rest = FULL.with_trained(np.array([False, True, True]))
+    assert (rest.ids.tolist(), rest.trained_ids.tolist(), FULL.trained) == ([5, 6, 7], [6, 7], None)
+    assert (rest.logprobs.tolist(), rest.advantages.tolist(), rest.values) == (
+        FULL.logprobs[1:].tolist(),
+        [1, -1],
+        rest.values,
+    )
+    session = Completion(ids(5, 6, 7, 8), trained=np.array([True, False, True, True]), logprobs=floats(-1, -2, -3))
+    session = session.with_trained(np.array([False, True, False]))
+    assert (session.trained_ids.tolist(), session.logprobs.tolist()) == ([7], [-2])
+    filler = Group("a", ids(1, 2), [rest, session]).shortened()
+    assert filler.trained_lengths == (1, 1) and filler.completions[0].advantages.tolist() == [1], "no loss divides by 0"
 
 
 # -- from configuration to groups

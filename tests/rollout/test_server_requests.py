@@ -88,6 +88,27 @@ def test_shards_are_given_back_as_they_are_complete_and_what_is_begun_ahead_is_f
     assert ahead[-1] == 0 and 12 <= len(server.answered) < 40, "what is begun is finished, and nothing more begins"
 
 
+def test_each_reply_names_the_server_that_wrote_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(KEY_VARIABLE, "key")
+    monkeypatch.setattr(client, "_LOOK_SECONDS", 0.1)
+    tokens = (7, 8)
+    bodies = [json.dumps({"version": 0, "replies": [[[[token], [-0.5]]] * 2]}).encode() for token in tokens]
+    with (
+        serving(lambda *_: Reply(hang=0.02, body=bodies[0])) as one,
+        serving(lambda *_: Reply(hang=0.02, body=bodies[1])) as other,
+    ):
+        wrote = dict(zip(tokens, (one.address, other.address), strict=True))
+        asking = rollout(*wrote.values())
+        asking.version, asking.slots = 0, 4
+        asking.client = asking._client([*wrote.values()])
+        groups = [Group(f"p{number}", np.array([1], np.int32), []) for number in range(12)]
+        made = asking.generate(groups, Sampling(2, 1.0, 4, 16, seed=1))
+        asking.client.close()
+    replies = [reply for group in made for reply in group.completions]
+    assert {reply.ids[0] for reply in replies} == {*tokens}
+    assert all(reply.engines == [wrote[reply.ids[0]]] for reply in replies)
+
+
 @pytest.mark.parametrize("version", [-1, 3])
 def test_servers_that_took_weights_before_are_a_temporary_obstacle(
     version: int, monkeypatch: pytest.MonkeyPatch

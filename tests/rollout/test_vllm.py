@@ -243,7 +243,8 @@ def test_a_round_is_written_ahead_by_the_weights_of_the_round_before(address: st
     files = sorted((tmp_path / "run").glob("rounds/*/shard-*.parquet"))
     versions = [{reply.policy_version for group in read_groups(file) for reply in group.completions} for file in files]
     assert versions == [{0}, {0}, {0}, {0}, {1}, {1}, {2}, {2}]
-    refused = cli("train", "algo=ppo", "rollout=vllm_server", "rollout.max_staleness=2", check_code=2)
+    ahead = ("algo=ppo", "algo.importance_cap=null", "rollout=vllm_server", "rollout.max_staleness=2")
+    refused = cli("train", *ahead, check_code=2)
     assert "algo.importance_cap" in refused.stderr
     renamed = cli("train", "algo=ppo", "rollout=vllm_server", "rollout.overlap=true", check_code=2)
     assert renamed.stderr == "error: rollout.overlap=true: was renamed to rollout.max_staleness\n"

@@ -27,11 +27,11 @@ _ROUND = 1 << 20  # in place of a round's number in seeds; no run has as many ro
 # Largest mean difference of log-probabilities per token [nats]. vLLM and the trainer round differently: by 1e-5 in float32, and
 # bfloat16 from float32 by 0.04 (SmolLM2-135M). With one of its weight matrices replaced by noise, it differs by 0.5 to 4.
 LARGEST_DIFFERENCE = 0.2
-_CHECKED = 32  # spread over the round, so that every engine and server wrote some
+_CHECKED = 32  # replies of a round, of each engine as many, but at least two
 
 
-class FirstReplies:
-    """Checks once in each process that the rollout's first replies have the log-probabilities that `policy` gives them.
+class ReplyCheck:
+    """Checks in each round that some replies of each engine have the log-probabilities that `policy` gives them.
 
     A rollout that writes with the trainer's own weights is not checked. Nor is one with `rollout.top_p` or `top_k`, because
     its log-probabilities belong to another distribution than the policy's.
@@ -40,49 +40,62 @@ class FirstReplies:
     def __init__(self, run: Run, rollout: Rollout, policy: Reference) -> None:
         config: Any = run.config
         self.run, self.policy = run, policy
-        self._due = rollout.writes_with_a_copy and config.rollout.top_p == 1 and not config.rollout.top_k
+        self.needed = rollout.writes_with_a_copy and config.rollout.top_p == 1 and not config.rollout.top_k
 
-    def check(self, groups: Sequence[Group], step: int) -> None:
-        """Compare one reply to each of at most 32 prompts, of those that the weights after `step` steps wrote.
+    def check(self, groups: Sequence[Group], step: int) -> float | None:
+        """Compare about 32 replies, spread over the engines, of those that the weights after `step` steps wrote.
 
-        All ranks call it together, with the same groups.
+        All ranks call it together, with the same groups. Replies that were written ahead with earlier weights are not
+        compared.
+
+        Returns:
+            The largest mean absolute difference per token of an engine [nats]; None if nothing can be compared.
 
         Raises:
-            UserError: if the mean absolute difference per token exceeds LARGEST_DIFFERENCE, or is not a number.
+            UserError: if it exceeds LARGEST_DIFFERENCE, or is not a number.
         """
-        if not self._due:
-            return
-        current = [
-            replace(group, completions=group.completions[:1])
-            for group in groups
-            if group.completions and group.completions[0].policy_version == step
-        ]
-        if not current:
-            return  # written ahead with earlier weights: the next round is checked
-        self._due = False
-        some = current[:: -(-len(current) // _CHECKED)]
-        difference = mean_difference(some, self.policy.logprobs(some))
+        some = _of_each_engine(groups, step) if self.needed else []
+        if not some:
+            return None
+        differences = engine_differences(some, self.policy.logprobs(some))
+        engine = max(differences, key=lambda name: np.nan_to_num(differences[name], nan=np.inf))
+        difference = differences[engine]
         if not difference <= LARGEST_DIFFERENCE:
+            whose = f"the log-probabilities of those by {engine}" if engine else "their log-probabilities"
             raise UserError(
                 f"rollout: the replies of step {step} were written with other weights than the policy's: by the trainer, "
-                f"their log-probabilities differ by {difference:.3g} nats per token (at most {LARGEST_DIFFERENCE} is "
+                f"{whose} differ by {difference:.3g} nats per token (at most {LARGEST_DIFFERENCE} is "
                 "accepted); start servers at rollout.addresses with the model.* settings of this run, or use rollout=hf; "
                 f"{self.run.files.rounds} holds these replies, so use another run_dir"
             )
+        return difference
 
 
-def mean_difference(groups: Sequence[Group], logprobs: Sequence[Sequence[np.ndarray]]) -> float:
-    """Return the mean over all tokens of |`logprobs` - the rollout's log-probabilities| [nats].
+def _of_each_engine(groups: Sequence[Group], step: int) -> list[Group]:
+    """Return groups of one reply each, written by the weights after `step` steps: for each engine some, spread over `groups`."""
+    by_engine: dict[str, list[Group]] = {}  # in the order of `groups`, which is the same on all ranks
+    for group in groups:
+        for reply in group.completions:
+            comparable = reply.policy_version == step and reply.logprobs is not None
+            for engine in dict.fromkeys(reply.engines or [""]) if comparable else ():
+                by_engine.setdefault(engine, []).append(replace(group, completions=[reply]))
+    most = max(2, _CHECKED // max(1, len(by_engine)))
+    return [one for written in by_engine.values() for one in written[:: -(-len(written) // most)]]
 
-    `logprobs`: float32[len] for each completion of each group.
+
+def engine_differences(groups: Sequence[Group], logprobs: Sequence[Sequence[np.ndarray]]) -> dict[str, float]:
+    """Return for each engine the mean over its tokens of |`logprobs` - the rollout's log-probabilities| [nats].
+
+    `logprobs`: float32[trained tokens] for each completion of each group. An engine without a name is "".
     """
-    differences = [
-        values - completion.logprobs
-        for group, of_group in zip(groups, logprobs, strict=True)
-        for completion, values in zip(group.completions, of_group, strict=True)
-        if completion.logprobs is not None
-    ]
-    return float(np.abs(np.concatenate(differences)).mean())
+    by_engine: dict[str, list[np.ndarray]] = {}
+    for group, of_group in zip(groups, logprobs, strict=True):
+        for reply, values in zip(group.completions, of_group, strict=True):
+            assert reply.logprobs is not None
+            of_turns = np.split(np.abs(values - reply.logprobs), np.cumsum(reply.turn_lengths)[:-1])
+            for engine, differences in zip(reply.engines or [""] * len(of_turns), of_turns, strict=True):
+                by_engine.setdefault(engine, []).append(differences)
+    return {engine: float(np.concatenate(differences).mean()) for engine, differences in by_engine.items()}
 
 
 @dataclass(frozen=True)
@@ -96,7 +109,7 @@ class ScoredRollout:
     rollout: Rollout
     scoring: Scoring
     policy: Reference
-    first_replies: FirstReplies
+    reply_check: ReplyCheck
     world: World
     alive: Callable[[], None]
     offloading: Offloading
@@ -123,7 +136,7 @@ def open_scored_rollout(
         rollout = open_rollout(settings, config, stepper.main, chat, world, run.files.client_answers)
     offloading.make_room = rollout.rest
     policy = RoundStart(stepper)
-    return ScoredRollout(rollout, scoring, policy, FirstReplies(run, rollout, policy), world, alive, offloading)
+    return ScoredRollout(rollout, scoring, policy, ReplyCheck(run, rollout, policy), world, alive, offloading)
 
 
 class HeldOutReplies:
@@ -141,10 +154,10 @@ class HeldOutReplies:
 
         Raises:
             UserError: if the file of the replies before training, which these are compared with, is missing, or as in
-                `FirstReplies.check`.
+                `ReplyCheck.check`.
         """
         replies = self.write(step)
-        self.writing.first_replies.check(replies, step)
+        self.writing.reply_check.check(replies, step)
         if line := self.scoring.left_out(replies, f"replies to held-out prompts at step {step}"):
             self.run.say(line)
         reference = self.reference.logprobs(replies) if self.reference else None

@@ -93,13 +93,14 @@ class Shards:
         self, run: Run, data: Dataset, order: RoundOrder, samples: int, writing: ScoredRollout, announce: Announce
     ) -> None:
         self.run, self.data, self.order, self.samples, self.announce = run, data, order, samples, announce
-        self.rollout, self.scoring, self.first_replies = writing.rollout, writing.scoring, writing.first_replies
+        self.rollout, self.scoring, self.reply_check = writing.rollout, writing.scoring, writing.reply_check
         self.world, self.alive, self.offloading = writing.world, writing.alive, writing.offloading
         self.config: Any = run.config
         self.ahead: WrittenAhead | None = None
         self.seconds: dict[str, float] = {}  # of the last round, by phase
         self._sizes: dict[int, int] = {}  # prompts of a shard, by round
         self.staleness = 0.0  # mean age of its replies: steps since the weights that wrote them
+        self.engine_difference: float | None = None  # of the round's replies, as `ReplyCheck.check` returns it
         self._further: Sequence[Sequence[int]] = ()
 
     def make(self, number: int, step: int, further: Sequence[Sequence[int]] = ()) -> list[Group]:
@@ -109,7 +110,7 @@ class Shards:
 
         Raises:
             UserError: if replies on disk were written with weights that are too old for this round, or as in
-                `FirstReplies.check`.
+                `ReplyCheck.check`.
         """
         self.wait_for_ahead()
         self._further = further
@@ -119,7 +120,7 @@ class Shards:
             await_file(file)
         replies = [group for file in files for group in read_groups(file)]
         self._check_versions(number, step, replies)
-        self.first_replies.check(replies, step)
+        self.engine_difference = self.reply_check.check(replies, step)
         return replies
 
     def _written(self, number: int, step: int) -> list[Path]:
@@ -332,6 +333,8 @@ class RoundFeed(Feed):
         if self.shards.scoring.asks:
             metrics["rollout/left_out"] = 1 - _count(replies) / _count(written)
         metrics["rollout/staleness"] = self.shards.staleness
+        if self.shards.engine_difference is not None:
+            metrics["rollout/logprob_difference_engine"] = self.shards.engine_difference
         if self.resample:
             metrics["rollout/resampled"] = len(written) - self.order.prompts
             metrics["rollout/useless"] = 1 - len(useful) / len(replies)
