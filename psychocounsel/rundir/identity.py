@@ -67,6 +67,9 @@ _ADDED = {
     "algo.resample": 0,
     "algo.mask_unfinished": False,
     "algo.unfinished_ramp": 0.0,
+    "algo.client_left_penalty": 0.0,
+    "algo.out_of_room_penalty": 0.0,
+    "algo.rewritten_penalty": 0.0,
 }
 # Keys that a job adds to a recipe in `settled` when it begins.
 _NOTED = ("value", "journal")
