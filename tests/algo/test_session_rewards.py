@@ -56,7 +56,7 @@ def session(words: Sequence[str]) -> Completion:
     """Return a session whose turns of the policy say `words`; a token of the client stands between two turns."""
     said, mask = list[Message](), list[bool]()
     for place, text in enumerate(words):
-        said += [{"role": "user", "content": "Go on."}] * bool(place) + [{"role": "assistant", "content": text}]  # type: ignore[list-item]
+        said += [{"role": "user", "content": "Go on."}] * bool(place) + [{"role": "assistant", "content": text}]
         mask += [False] * bool(place) + [True] * LENGTHS[place]
     trained, tokens = np.array(mask), sum(LENGTHS[: len(words)])
     return Completion(
@@ -110,11 +110,11 @@ def test_a_constant_in_the_rewards_of_all_turns_changes_nothing_in_ppo(
     groups = scored(words, over, Spelled(constant), tmp_path / "shard.parquet")
     replies = [group.completions[0] for group in groups]
     zeros = [[np.zeros(reply.trained_tokens, np.float32)] for reply in replies]
-    PPO(kl_weight=0.0, gae_lambda=1.0).collect(groups, Context({"policy": zeros, "values": zeros}))  # type: ignore[arg-type]
+    PPO(kl_weight=0.0, gae_lambda=1.0).collect(groups, Context({"policy": zeros, "values": zeros}))
     expected = np.array(expected_returns(rewards, over))
-    np.testing.assert_allclose(np.concatenate([reply.returns for reply in replies]), expected, atol=2e-5)  # type: ignore[misc]
+    np.testing.assert_allclose(np.concatenate([reply.returns for reply in replies]), expected, atol=2e-5)
     whitened = (expected - expected.mean()) / expected.std()
-    np.testing.assert_allclose(np.concatenate([reply.advantages for reply in replies]), whitened, atol=5e-5)  # type: ignore[misc]
+    np.testing.assert_allclose(np.concatenate([reply.advantages for reply in replies]), whitened, atol=5e-5)
     if (name, over) == ("ratings", "mean"):
         assert replies[0].returns is not None and replies[0].returns[-1] == pytest.approx(1.2374, abs=1e-4)
 
@@ -169,10 +169,10 @@ def test_rewards_that_differ_by_rounding_alone_teach_nothing(rewards: list[float
         Context({"policy": [[np.zeros(2, np.float32)] * len(rewards)]}),
     )
     assert rewards_differ(rewards) == differ
-    assert GRPO(resample=1).is_useful(group, ctx) == differ  # type: ignore[arg-type]
+    assert GRPO(resample=1).is_useful(group, ctx) == differ
     for algorithm in (GRPO(kl_weight=0.0), RLOO(kl_weight=0.0), RLOO(kl_weight=0.0, normalise_rewards=False)):
-        algorithm.collect([group], ctx)  # type: ignore[arg-type]
-        advantages = np.concatenate([reply.advantages for reply in replies])  # type: ignore[misc]
+        algorithm.collect([group], ctx)
+        advantages = np.concatenate([reply.advantages for reply in replies])
         assert bool(np.abs(advantages).max() > 1e-9) == differ
     made = reward_pairs(rewards, [str(n) for n in range(len(rewards))], "best_worst", 0.0, 1, np.random.default_rng(0))
     assert (len(made.pairs), made.ties) == ((1, 0) if differ else (0, 1))
@@ -192,7 +192,7 @@ def test_dapo_filters_by_the_reward_before_penalties(rewards: list[float], reaso
         for reward, reason in zip(rewards, reasons, strict=True)
     ]
     dapo, ctx = GRPO(resample=10, unfinished_penalty=1.0, unfinished_ramp=0.2), Context({})
-    assert dapo.is_useful(Group("a", np.array([1], np.int32), replies), ctx) == useful  # type: ignore[arg-type]
+    assert dapo.is_useful(Group("a", np.array([1], np.int32), replies), ctx) == useful
 
 
 @pytest.mark.parametrize("turns", [1, 6])
@@ -201,7 +201,7 @@ def test_the_budget_of_sessions_is_that_of_all_turns(turns: int) -> None:
     ctx.turns = turns
     reply = session(["a", "b", "c"])
     reply.advantages = np.array([0.5, 0.5, -1.0, -1.0, -1.0, 2.0], np.float32)
-    groups = algorithm.batch_groups([Group("a", np.array([1], np.int32), [reply])], ctx)  # type: ignore[arg-type]
+    groups = algorithm.batch_groups([Group("a", np.array([1], np.int32), [reply])], ctx)
     terms = algorithm.loss(Outputs(logprobs=torch.zeros(6)), build_batch([groups]))
     assert float(terms["loss_policy"].sum) == pytest.approx(-sum(reply.advantages.tolist()) / (10 * turns))
 
