@@ -138,7 +138,7 @@ class SessionEnv(vf.Env[SessionEnvConfig]):
         conversations = [said[:end] for end in (ends[-1:] if self.config.session_reward == "last" else ends)]
         scored = asyncio.get_running_loop().create_future()
         self._ended.put_nowait((conversations, scored))
-        earned = earned_by_turns(await scored, len(ends), self.config.session_reward)
+        earned, _ = earned_by_turns(await scored, len(ends), self.config.session_reward)
         if np.isnan(earned).any():
             raise UserError("a turn has no reward: the reward model cannot hold it, or the judge's answer is unusable")
         trace.record_reward("session", earned.sum())

@@ -116,13 +116,14 @@ class Outputs:
 class Context(Protocol):
     """Services of the engine that `collect` and `batch_groups` may use.
 
-    `max_tokens`: largest number of tokens in a reply. `round`: number of the round, from 0. `notes`: values noted in this
-    round. `peaks`: highest value so far of each metric in this round's steps. All of them are the same on every rank, and
-    the same after a resume.
+    `max_tokens`: largest number of tokens in a reply. `turns`: largest number of the policy's turns in a completion, 1 without
+    sessions. `round`: number of the round, from 0. `notes`: values noted in this round. `peaks`: highest value so far of each
+    metric in this round's steps. All of them are the same on every rank, and the same after a resume.
     """
 
     rng: np.random.Generator
     max_tokens: int
+    turns: int
     round: int
     notes: dict[str, float]
     peaks: dict[str, float]
@@ -193,6 +194,11 @@ class Algorithm(GroupSettings):
     @property
     def score_names(self) -> tuple[str, ...]:
         """Names of the scores that the reward model gives to a reply; empty for a single score."""
+        return ()
+
+    @property
+    def unrated(self) -> tuple[str, ...]:
+        """Names among `score_names` that no training row teaches, once `check` has seen the rows: their scores stay constant."""
         return ()
 
     @property

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from psychocounsel.algo.base import Context, Outputs, RoundPlan, Term
 from psychocounsel.algo.policy_gradient import ReplyAdvantages, clipped, kl_losses, ratio_metrics
+from psychocounsel.counsel.pairs import rewards_differ
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 
@@ -37,11 +38,13 @@ class GRPO(ReplyAdvantages):
         "reply"   over the tokens of a reply, then over replies (GRPO). A token of a long reply counts less.
         "tokens"  over all tokens of the batch (DAPO, arXiv 2503.14476, eq. 12). A long reply counts more.
         "budget"  their sum, divided by the number of replies times the constant `budget` (Dr. GRPO, arXiv 2503.20783,
-                  sec. 3.2)
+                  sec. 3.2); in sessions also by the largest number of the policy's turns
 
-    `resample`: prompts whose replies all have the same reward, and so no advantage, are replaced by new prompts, at most
-    this many times in a round (dynamic sampling, arXiv 2503.14476, eq. 11). Those that remain are left out.
+    `resample`: prompts whose replies all have the same reward, up to rounding and before penalties, are replaced by new
+    prompts, at most this many times in a round (dynamic sampling, arXiv 2503.14476, eq. 11). Those that remain are left out.
     """
+
+    _turns = 1  # largest number of the policy's turns in a completion
 
     samples: int = option(4, at_least=2)
     kl_weight: float = option(0.04, at_least=0)
@@ -94,7 +97,11 @@ class GRPO(ReplyAdvantages):
         return super().importance(np.full_like(gap, gap.mean()) if self.ratio == "sequence" else gap)
 
     def is_useful(self, group: Group, ctx: Context) -> bool:
-        return len(set(self.rewards(group, ctx))) > 1
+        return rewards_differ([reply.reward or 0.0 for reply in group.completions])
+
+    def batch_groups(self, groups: list[Group], ctx: Context) -> list[Group]:
+        self._turns = ctx.turns
+        return groups
 
     def advantages_of(self, rewards: np.ndarray, kl: np.ndarray) -> np.ndarray:
         """Return the advantages, float[n]; std has n - 1 in the denominator, plus 1e-4 against equal rewards.
@@ -127,5 +134,5 @@ class GRPO(ReplyAdvantages):
         """Return the term that averages the losses of tokens, float[N], by `aggregate`."""
         if self.aggregate == "tokens":
             return Term(losses.sum(), "tokens", weight)
-        lengths = self.budget if self.aggregate == "budget" else batch.completion_lengths
+        lengths = self.budget * self._turns if self.aggregate == "budget" else batch.completion_lengths
         return Term((batch.completion_sums(losses) / lengths).sum(), "completions", weight)

@@ -65,6 +65,9 @@ class Online(Rollouts):
     unfinished_penalty: float = option(0.0, at_least=0)
     unfinished_ramp: float = option(0.0, at_least=0, at_most=1)
     repetition_penalty: float = option(0.0, at_least=0)
+    client_left_penalty: float = option(0.0, at_least=0)
+    out_of_room_penalty: float = option(0.0, at_least=0)
+    rewritten_penalty: float = option(0.0, at_least=0)
 
     needs = Needs(data="prompts", rollouts=True, reward=True)
 
@@ -80,8 +83,10 @@ class Online(Rollouts):
 
         `length_penalty` applies per token. `unfinished_penalty` applies to a reply that was cut off; a finished reply that
         ends in the last `unfinished_ramp` of the allowed tokens gets a part of it, which rises linearly (arXiv 2503.14476,
-        eq. 13). `repetition_penalty` is multiplied by the share of a reply's four-token runs that occurred earlier in it.
+        eq. 13). `repetition_penalty` is multiplied by the share of a reply's four-token runs that occurred earlier in it. The
+        others apply to a session that ended in the way of their name (`SESSION_ENDS`).
         """
+        from psychocounsel.data.group import SESSION_ENDS
         from psychocounsel.metrics.replies import repetition
 
         errors = []
@@ -91,6 +96,8 @@ class Online(Rollouts):
                 "unfinished_penalty": self.unfinished_penalty * self._excess(reply, ctx),
                 "repetition_penalty": self.repetition_penalty * repetition(reply.trained_ids.tolist()),
             }
+            for reason, end in SESSION_ENDS.items():
+                terms[f"{end}_penalty"] = getattr(self, f"{end}_penalty") * (reply.finish_reason == reason)
             for name, penalty in terms.items():
                 if getattr(self, name):
                     ctx.count(name, penalty / len(group.completions))
@@ -108,6 +115,9 @@ class Online(Rollouts):
         unused = super().unused(config)
         if not self.unfinished_penalty:
             unused["unfinished_ramp"] = "algo.unfinished_penalty=0 subtracts nothing"
+        if not config.rollout.clients:
+            of_sessions = ("client_left_penalty", "out_of_room_penalty", "rewritten_penalty")
+            unused |= dict.fromkeys(of_sessions, "without rollout.clients the policy holds no sessions")
         return unused
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal, cast
 
 from psychocounsel.algo.base import Context, Needs, Outputs, Term
 from psychocounsel.algo.online import Online, Rollouts, note_differences
+from psychocounsel.counsel.pairs import rewards_differ
 from psychocounsel.errors import UserError
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import target_class
@@ -242,7 +243,7 @@ class ReplyAdvantages(PolicyGradient):
 
         groups = self.collect_reference(groups, ctx)
         weights = self.take_logprobs(groups, ctx)
-        rewards = self.scaled([np.array(self.rewards(group, ctx)) for group in groups])
+        rewards = self.scaled([levelled(np.array(self.rewards(group, ctx))) for group in groups])
         for group, of_group, of_replies in zip(groups, weights, rewards, strict=True):
             kl = np.array([float(divergence(completion).sum()) for completion in group.completions])
             advantages = self.advantages_of(of_replies, kl)
@@ -265,6 +266,13 @@ def divergence(completion: Completion) -> np.ndarray:
     return completion.logprobs - completion.ref_logprobs
 
 
+def levelled(rewards: np.ndarray) -> np.ndarray:
+    """Return the rewards of a prompt's replies, float[n]; those that differ by rounding alone are made equal."""
+    import numpy as np
+
+    return rewards if rewards_differ(rewards) else np.full_like(rewards, rewards[0])
+
+
 def normalised(rewards: list[np.ndarray]) -> list[np.ndarray]:
     """Return a round's rewards, float[n] for each prompt, with mean 0 and standard deviation 1 over all replies.
 
@@ -281,8 +289,8 @@ def spread_of(rewards: list[np.ndarray]) -> float:
     """Return the standard deviation of a round's rewards, float[n] for each prompt; 1 if they differ by rounding alone."""
     import numpy as np
 
-    spread = float(np.concatenate(rewards).std())
-    return spread if spread > 1e-6 else 1.0
+    every = np.concatenate(rewards)
+    return float(every.std()) if rewards_differ(every) else 1.0
 
 
 def clipped(

@@ -245,13 +245,14 @@ def turn_ends(completion: Completion, reward: float, scale: float, mean: float =
     """Return the last trained token of each of the policy's turns, and the part of the scaled `reward` that it gets.
 
     The parts add up to `reward`. An earlier turn t gets scale * (r_t - s_t * mean), with r_t of `Completion.turn_rewards`
-    and its share s_t of the mean that normalising subtracts (`Completion.turn_shares`), so that a constant added to all
-    rewards changes no part. The last turn gets the rest, so also the penalties.
+    and its share s_t of the mean that normalising subtracts (`Completion.turn_shares`), so that a constant added to the
+    rewards of all turns changes no part. The last turn gets the rest, so also the penalties.
     """
     import numpy as np
 
     if completion.turn_rewards is None:
         return [(-1, reward)]
+    assert completion.turn_shares is not None
     places = np.cumsum(completion.turn_lengths) - 1
     earned = completion.turn_rewards.astype(float) - completion.turn_shares * mean
     earlier = (scale * earned[:-1]).tolist()

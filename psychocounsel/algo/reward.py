@@ -33,7 +33,8 @@ class Reward(Algorithm):
     Seven scores: the loss of a reply is the mean over its rated principles k of (r_k - rating_k)^2; principles that are
     not applicable are left out. This is regression (arXiv 2406.08673): its scores are on the raters' scale, which limits
     (safety >= 4) and weights of principles need. A Bradley-Terry loss fixes differences of scores only, and learns
-    nothing from equal ratings.
+    nothing from equal ratings. A principle that no training row rates (`unrated`) has a constant score, and weight 0 in the
+    reward.
     """
 
     heads: str | None = option(None, choices=(None, "principles"))
@@ -42,9 +43,16 @@ class Reward(Algorithm):
 
     needs = Needs(models=frozenset({"reward_model"}), data="pairs", weights=True, soft_labels=True)
 
+    def __post_init__(self) -> None:
+        self._unrated = tuple[str, ...]()
+
     @property
     def score_names(self) -> tuple[str, ...]:
         return PRINCIPLES if self.heads else ()
+
+    @property
+    def unrated(self) -> tuple[str, ...]:
+        return self._unrated
 
     def check_settings(self, config: DictConfig) -> None:
         super().check_settings(config)
@@ -81,6 +89,15 @@ class Reward(Algorithm):
         if (self.heads or self.margin) and is_lacking:
             off = "algo.heads=null" if self.heads else "algo.margin=0"
             raise UserError(f"{key}: rows lack ratings (chosen_empathy_rating, ...): use {off} or rated data")
+        if self.heads:
+            ratings = np.array([reply.ratings for group in train for reply in group.completions])
+            rated = np.isfinite(ratings).any(0)
+            self._unrated = tuple(name for name, known in zip(PRINCIPLES, rated, strict=True) if not known)
+
+    @property
+    def _rated(self) -> list[int]:
+        """The columns of the principles that some training row rates."""
+        return [column for column, name in enumerate(PRINCIPLES) if name not in self._unrated]
 
     def figure_names(self) -> tuple[str, ...]:
         intervals = (f"{name}{end}" for name in ("accuracy", "auc", "ece", "brier") for end in ("", "_low", "_high"))
@@ -91,14 +108,14 @@ class Reward(Algorithm):
     def loss(self, outputs: Outputs, batch: Batch) -> dict[str, Term]:
         """Return the loss, averaged over pairs or rated replies, and metrics of the scores.
 
-        `outputs.scores`: float32[C], or float32[C, 7]; metrics are then those of the mean over the seven.
+        `outputs.scores`: float32[C], or float32[C, 7]; metrics are then those of the mean over the rated principles.
         """
         from torch.nn.functional import logsigmoid
 
         assert outputs.scores is not None
         if self.heads:
             return {"loss_ratings": _rating_term(outputs.scores, batch)} | reward_metrics(
-                *batch.pairs(outputs.scores.mean(1))
+                *batch.pairs(outputs.scores[:, self._rated].mean(1))
             )
         chosen, rejected = batch.pairs(outputs.scores)
         margin = chosen - rejected
@@ -117,8 +134,8 @@ class Reward(Algorithm):
         """Return AUC, ECE, Brier score and accuracy with 95 % intervals, and the mean and standard deviation of rewards.
 
         The intervals are over clusters of prompts that share replies. With `heads`, these figures are those
-        of the mean over the seven scores, and each principle has its accuracy on the pairs that differ in its rating and
-        its `error`, the root mean square of score - rating.
+        of the mean over the scores of rated principles. Each principle has its accuracy on the pairs that differ in its
+        rating, and its `error`, the root mean square of score - rating.
         """
         import numpy as np
 
@@ -126,7 +143,7 @@ class Reward(Algorithm):
         from psychocounsel.metrics.rewards import pair_metrics, reward_statistics
 
         clusters = components_of_groups(groups).tolist()
-        single = [row.mean(1) for row in scores] if self.heads else scores
+        single = [row[:, self._rated].mean(1) for row in scores] if self.heads else scores
         metrics = pair_metrics([float(pair[0]) for pair in single], [float(pair[1]) for pair in single], clusters)
         if self.heads:
             ratings = [[completion.ratings for completion in group.completions] for group in groups]

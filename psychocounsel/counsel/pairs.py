@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 _EQUAL = 1e-9  # tolerance, because scores are sums of rounded products
+_ROUNDING = 1e-6  # of rewards, which models compute in float32, in units of the largest one or of 1
 
 
 @dataclass(frozen=True)
@@ -105,6 +106,14 @@ def _candidates(scores: Sequence[float], kind: str) -> Iterator[tuple[int, int]]
         yield order[0], order[-1]
 
 
+def rewards_differ(rewards: Sequence[float] | np.ndarray) -> bool:
+    """Return True if rewards have a standard deviation above their rounding, which can tell equal replies apart."""
+    import numpy as np
+
+    values = np.asarray(rewards, np.float64)
+    return bool(values.std() > _ROUNDING * max(1.0, float(np.abs(values).max())))
+
+
 def reward_pairs(
     rewards: Sequence[float],
     replies: Sequence[Hashable],
@@ -126,7 +135,7 @@ def reward_pairs(
     for chosen, rejected in candidates:
         if replies[chosen] == replies[rejected]:
             made.equal += 1
-        elif rewards[chosen] == rewards[rejected]:
+        elif not rewards_differ([rewards[chosen], rewards[rejected]]):
             made.ties += 1
         elif rewards[chosen] - rewards[rejected] < min_margin:
             made.too_close += 1

@@ -15,6 +15,10 @@ from psychocounsel.storage.files import replacing
 Array = np.ndarray
 
 _PER_TOKEN = ("logprobs", "ref_logprobs", "values", "advantages", "returns")
+_PER_TURN = ("turn_rewards", "turn_shares")
+# How a session may end before its last turn, with the name of the figure and of the penalty: the client left, the next turn
+# had no room, or the chat template cannot continue the policy's turn without changing it, such as one with thoughts.
+SESSION_ENDS = {"left": "client_left", "room": "out_of_room", "rewritten": "rewritten"}
 
 
 @dataclass
@@ -31,7 +35,9 @@ class Completion:
     `ratings`: float32[7], the raters' mean rating on each of `PRINCIPLES`, NaN where it is not applicable.
     `engines`: for each of the policy's turns, the name of the engine that wrote it, if the rollout has several.
     `session`: the messages of a session that a simulated client took part in, from the policy's first to its last turn.
+    `turn_scores`: float64[scored turns], the rewards of a session's turns; `turn_parts` are their `reward_parts`.
     `turn_rewards`: float32[policy's turns], the parts of `reward` that its turns earned; they add up to it.
+    `turn_shares`: float32[policy's turns], how a constant that is added to all `turn_scores` is divided among them.
     """
 
     ids: Array
@@ -41,9 +47,7 @@ class Completion:
     values: Array | None = None
     advantages: Array | None = None
     reward: float | None = None
-    finish_reason: str | None = (
-        None  # "stop", "length" (cut at the limit), or "room" (a session without room for a turn)
-    )
+    finish_reason: str | None = None  # "stop", "length" (cut at the limit), or one of `SESSION_ENDS`
     policy_version: int | None = None
     label: bool | None = None
     returns: Array | None = None
@@ -51,8 +55,11 @@ class Completion:
     ratings: Array | None = None
     trained: Array | None = None
     session: list[Message] | None = None
+    turn_scores: Array | None = None
+    turn_parts: list[dict[str, float]] | None = None
     turn_rewards: Array | None = None
     engines: list[str] | None = None
+    turn_shares: Array | None = None
 
     def __post_init__(self) -> None:
         if self.trained is not None and self.trained.all():
@@ -75,18 +82,6 @@ class Completion:
             return [len(self.ids)]
         edges = np.flatnonzero(np.diff(self.trained, prepend=False, append=False))
         return [int(end - start) for start, end in edges.reshape(-1, 2)]
-
-    @property
-    def turn_shares(self) -> Array:
-        """How a constant that is added to `reward` is divided among the policy's turns: shares, float64[policy's turns].
-
-        The shares are equal among the turns that earned something; if none did, the last turn has all.
-        """
-        earned = np.zeros(len(self.turn_lengths)) if self.turn_rewards is None else self.turn_rewards != 0
-        shares = earned.astype(np.float64)
-        if not shares.any():
-            shares[-1] = 1.0
-        return shares / shares.sum()
 
     def cut(self, length: int) -> "Completion":
         """Return the first `length` tokens."""
@@ -188,8 +183,10 @@ _COMPLETION = pa.struct(
         ("ratings", _FLOATS),
         ("trained", pa.list_(pa.bool_())),
         ("session", _MESSAGES),
-        ("turn_rewards", _FLOATS),
         ("engines", pa.list_(pa.string())),
+        ("turn_scores", pa.list_(pa.float64())),
+        ("turn_parts", pa.list_(pa.map_(pa.string(), pa.float64()))),
+        *((name, _FLOATS) for name in _PER_TURN),
     ]
 )
 SCHEMA = pa.schema(
@@ -226,11 +223,13 @@ def read_groups(path: Path) -> list[Group]:
         return None if values is None else np.array(values, np.float32)
 
     def completion(row: dict[str, Any]) -> Completion:
-        arrays = {name: array(row.get(name)) for name in (*_PER_TOKEN, "ratings", "turn_rewards")}
-        parts = row.get("reward_parts")
+        arrays = {name: array(row.get(name)) for name in (*_PER_TOKEN, *_PER_TURN, "ratings")}
+        parts, scores, of_turns = (row.get(name) for name in ("reward_parts", "turn_scores", "turn_parts"))
         trained = None if row.get("trained") is None else np.array(row["trained"], bool)
         arrays |= {"ids": np.array(row["ids"], np.int32), "trained": trained}
-        known = {**row, **arrays, "reward_parts": parts and dict(parts)}
+        arrays["turn_scores"] = None if scores is None else np.array(scores, np.float64)
+        maps = {"reward_parts": parts and dict(parts), "turn_parts": of_turns and [*map(dict, of_turns)]}
+        known = {**row, **arrays, **maps}
         return Completion(**known)
 
     def group(row: dict[str, Any]) -> Group:

@@ -22,7 +22,7 @@ from psychocounsel.storage.weight_files import is_reward_model
 
 _EVALUATED = "eval/"
 _OF_REPLIES = ("length", "unfinished", "repetition", "echo")
-_OF_SESSIONS = ("turns", "only_asks", "out_of_room")
+_OF_SESSIONS = ("turns", "only_asks", "client_left", "out_of_room", "rewritten")
 _OF_SCORES = ("reward", "win_rate", "win_rate_low", "win_rate_high")
 
 

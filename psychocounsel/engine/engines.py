@@ -141,7 +141,8 @@ def load_model(
     scores = algorithm.needs.main == "reward_model"
     if scores:
         middle = sum(config.data.rating_range) / 2
-        lm = load_reward_lm(model, dtype, zero3, pad_token_id, device, algorithm.score_names, middle)
+        names, unrated = algorithm.score_names, algorithm.unrated
+        lm = load_reward_lm(model, dtype, zero3, pad_token_id, device, names, middle, unrated)
     else:
         lm = load_causal_lm(model, dtype, zero3, device)
     if model.lora.rank:

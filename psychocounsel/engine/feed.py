@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -26,7 +27,9 @@ class Collector:
         self.run, self.stepper, self.reference = run, stepper, reference
         self.algorithm, self.world = stepper.algorithm, stepper.world
         self.rng = np.random.default_rng([run.config.seed, 0])
-        self.max_tokens: int = run.config.rollout.max_tokens if run.config.get("rollout") is not None else 0
+        rollout: Any = run.config.get("rollout") or {}
+        self.max_tokens: int = rollout.get("max_tokens", 0)
+        self.turns: int = rollout.turns if rollout.get("clients") else 1
         self.round = 0
         self.counts: dict[str, float] = {}
         self.notes: dict[str, float] = {}
@@ -43,14 +46,19 @@ class Collector:
     def earlier(self, name: str) -> float | None:
         """Return a note of the previous round (`Context.earlier`), read from its file so that a resumed run gets the same value.
 
+        Rounds that noted nothing, because they had no rewards, are passed over.
+
         Raises:
-            UserError: if the previous round's file or this note is missing.
+            UserError: if that round's file or this note is missing.
         """
-        if not self.round:
+        for number in range(self.round - 1, -1, -1):
+            file = self.run.files.round(number).collected
+            notes = self.world.broadcast(read_json(file) if self.run.is_main else None)
+            if notes != {}:
+                break
+        else:
             return None
-        file = self.run.files.round(self.round - 1).collected
-        notes = self.world.broadcast(read_json(file) if self.run.is_main else None) or {}
-        if name not in notes:
+        if name not in (notes or {}):
             raise UserError(f"{file}: has no {name}, which this round needs: restore the file, or use another run_dir")
         return float(notes[name])
 

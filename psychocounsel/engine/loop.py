@@ -89,13 +89,13 @@ class LoopState:
     def note(self, evaluation: dict[str, float], metric: str, mode: str, eligible: bool = True) -> bool:
         """Record an evaluation; return True if it is `eligible` and the best after step 0 by `metric` (`mode` min, max or auto).
 
-        An evaluation before the main model has learned is never the best, nor a metric that is NaN, such as a judge's score
-        that no reply got.
+        An evaluation before the main model has learned is never the best, nor one whose metric is NaN or missing although the
+        evaluation before training had it, such as a judge's score that no reply got.
 
         Raises:
-            UserError: if the evaluation has no such metric.
+            UserError: if neither evaluation has such a metric.
         """
-        if metric not in evaluation:
+        if metric not in evaluation and metric not in self.before:
             figure, _, end = metric.rpartition("_")
             if end in ("low", "high") and figure in evaluation:
                 raise UserError(
@@ -110,9 +110,10 @@ class LoopState:
         # A run killed between export and checkpoint repeats the steps up to the exported one, which ended a wait anew.
         waits = self.step > self.best.get("step", 0) and self.has_learned
         self.unimproved = self.unimproved + 1 if waits else 0
-        if not (eligible and self.has_learned) or np.isnan(evaluation[metric]):
+        value = evaluation.get(metric, np.nan)
+        if not (eligible and self.has_learned) or np.isnan(value):
             return False
-        value, best = evaluation[metric], self.best.get(metric, np.nan)  # earlier versions kept a NaN as the best
+        best = self.best.get(metric, np.nan)  # earlier versions kept a NaN as the best
         smaller = smaller_is_better(metric, mode)
         if not np.isnan(best) and not (value < best if smaller else value > best):
             return False

@@ -21,7 +21,7 @@ from psychocounsel.engine.products import Products
 from psychocounsel.engine.references import before_training, choose_reference
 from psychocounsel.engine.rounds.held_out import HeldOutReplies, open_scored_rollout
 from psychocounsel.engine.rounds.offloading import open_offloading
-from psychocounsel.engine.rounds.round_feed import open_rounds
+from psychocounsel.engine.rounds.round_feed import Unrewarded, open_rounds
 from psychocounsel.engine.schedule import data_order
 from psychocounsel.engine.sizing.micro_batch import micro_batch_tokens
 from psychocounsel.engine.step import NonFiniteBatch, Scores, Stepper, Tally
@@ -88,6 +88,8 @@ class Trainer:
         self.algorithm.check_tokenizer(self.chat.tokenizer)
         data = build_dataset(config, self.chat, self.algorithm.needs.data, self.run.say, mixes)
         self.algorithm.check(data.train, data.held_out)
+        if unrated := self.algorithm.unrated:
+            self.run.say(f"no row rates {', '.join(unrated)}: these scores stay constant, with weight 0 in the reward")
         return data
 
     def _collector(self, rounds: bool) -> Collector:
@@ -197,7 +199,7 @@ class Trainer:
         """Train to the last step and write the summary; if no evaluation chose a best model, export the last weights.
 
         Raises:
-            Stopped: after a stop request, with a checkpoint on disk.
+            Stopped: after a stop request, a spent budget or three rounds without rewards, with a checkpoint on disk.
             Guarded: after an evaluation beyond a limit of `guard`, if `guard.stop` is set, with a checkpoint on disk.
             NonFinite: for a NaN or infinite loss or gradient, with the batch's rows on disk.
             Unwritable: if a checkpoint cannot be written.
@@ -210,6 +212,9 @@ class Trainer:
         except BudgetSpent as spent:
             self.run.say(f"{spent}. The same command with a larger budget continues")
             self._stop_here("budget spent")
+        except Unrewarded as obstacle:
+            self.run.say(str(obstacle))
+            self._stop_here("no rewards")
         except UserError:
             self._keep_saved()
             raise

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from psychocounsel.blocks.markdown import quotation
-from psychocounsel.data.group import Array, Completion, Group
+from psychocounsel.data.group import SESSION_ENDS, Array, Completion, Group
 from psychocounsel.data.messages import Message
 from psychocounsel.data.near_duplicates import CJK
 from psychocounsel.data.shared_text import clients_of_groups
@@ -18,13 +18,20 @@ from psychocounsel.metrics.intervals import FEWEST, mean_intervals
 
 MOSTLY_CUT = 0.5  # share of replies cut at the limit of tokens from which on a warning is printed
 GRAM = 4  # words or tokens in a run
-_SHARES = ("unfinished", "out_of_room")  # figures that are 0 or 1 for each reply
+_SHARES = ("unfinished", *SESSION_ENDS.values())  # figures that are 0 or 1 for each reply
 
 
 def reply_metrics(groups: Sequence[Group], reference: list[list[Array]] | None, prefix: str) -> dict[str, float]:
-    """Return the mean of each figure of `reply_figures` over the replies of `groups` that have it, as `<prefix>/<name>`."""
+    """Return the mean of each figure of `reply_figures` over the replies of `groups` that have it, as `<prefix>/<name>`.
+
+    NaN if none has it.
+    """
     figures = reply_figures(groups, reference)
-    return {f"{prefix}/{name}": float(np.nanmean(values)) for name, values in figures.items()}
+    known = {name: np.array(values, np.float64) for name, values in figures.items()}
+    return {
+        f"{prefix}/{name}": math.nan if np.isnan(values).all() else float(np.nanmean(values))
+        for name, values in known.items()
+    }
 
 
 def reply_intervals(groups: Sequence[Group], reference: list[list[Array]] | None, prefix: str) -> dict[str, float]:
@@ -59,8 +66,8 @@ def reply_figures(groups: Sequence[Group], reference: list[list[Array]] | None) 
     `repetition`: see the function of this name.
     `echo`, `recital`: `copied_share` of the reply's words, from the client's turns and from the system prompt; each only
     if all prompts have such messages.
-    `turns`, `only_asks`, `out_of_room`: of sessions, the policy's turns, the share of them that consist of questions alone, and
-    1 if the session ended because the next turn had no room, otherwise 0.
+    `turns`, `only_asks`: of sessions, the policy's turns, and the share of them that consist of questions alone.
+    `client_left`, `out_of_room`, `rewritten`: 1 if the session ended in this way (`SESSION_ENDS`), otherwise 0.
     `kl`: sum over tokens of log pi - log ref [nats]; only with `reference`, log-probabilities float32[len] for each
     reply of each group.
     """
@@ -75,7 +82,7 @@ def reply_figures(groups: Sequence[Group], reference: list[list[Array]] | None) 
     if all(reply.session is not None for reply in replies):
         figures["turns"] = [len(reply.turn_lengths) for reply in replies]
         figures["only_asks"] = [_only_asks(reply) for reply in replies]
-        figures["out_of_room"] = [reply.finish_reason == "room" for reply in replies]
+        figures |= {end: [reply.finish_reason == why for reply in replies] for why, end in SESSION_ENDS.items()}
     if any(reply.reward is not None for reply in replies):
         figures = {"reward": [reply.reward or 0.0 for reply in replies], **figures}
     for name, role in COPIED_FROM.items():
@@ -160,7 +167,7 @@ def sample_page(groups: Sequence[Group], count: int, title: str) -> str:
 
 def _shown(reply: Completion, group: Group) -> str:
     marks = [", cut"] if reply.finish_reason == "length" else []
-    marks += [", no room for another turn"] if reply.finish_reason == "room" else []
+    marks += [f", {SESSION_ENDS[reply.finish_reason].replace('_', ' ')}"] if reply.finish_reason in SESSION_ENDS else []
     for name, role in COPIED_FROM.items():
         if share := _copied(reply, group, role):
             marks.append(f", {name} {100 * share:.0f} %")

@@ -35,17 +35,19 @@ def load_reward_lm(
     device: str = "cpu",
     names: Sequence[str] = (),
     rating_middle: float = 0.0,
+    unrated: Sequence[str] = (),
 ) -> Any:
     """Load `model.path` as a model of one score per sequence, or of a rating for each of `names`, for training.
 
-    A language model gets a random new head. `rating_middle`: the middle of the rating scale.
+    A language model gets a random new head. `rating_middle`: the middle of the rating scale. `unrated`: those of `names` that
+    nothing teaches; their weights are 0, by which `unrated_names` recognises them.
 
     Raises:
         UserError: if the model cannot be loaded, or is a reward model without a usable head.
     """
     lm, has_head = _load(model, dtype, zero3, "model", device, names)
-    if not has_head:
-        _draw_head(lm)
+    if not has_head or unrated:
+        _draw_head(lm, draws=not has_head, cleared=[names.index(name) for name in unrated])
     if names:
         lm.config.update({"id2label": dict(enumerate(names)), "label2id": {name: i for i, name in enumerate(names)}})
         lm.config.rating_middle = rating_middle
@@ -78,6 +80,12 @@ def load_trained_reward_lm(
 def score_names(config: Any) -> tuple[str, ...]:
     """Return the principles if the labels of a config are these; otherwise (), for a model of one score."""
     return PRINCIPLES if tuple((getattr(config, "id2label", None) or {}).values()) == PRINCIPLES else ()
+
+
+def unrated_names(lm: Any) -> tuple[str, ...]:
+    """Return the principles that no row rated in the training of a reward model with a score for each."""
+    taught = (getattr(lm, HEAD).weight != 0).any(1).tolist()
+    return tuple(name for name, is_taught in zip(score_names(lm.config), taught, strict=False) if not is_taught)
 
 
 def is_openrlhf(config: Any) -> bool:
@@ -146,14 +154,16 @@ def _load(
     return lm, not missing_head
 
 
-def _draw_head(lm: Any) -> None:
-    """Draw a head with std 1 / (H + 1), so that training begins with nearly equal scores.
+def _draw_head(lm: Any, draws: bool, cleared: Sequence[int]) -> None:
+    """Draw a head with std 1 / (H + 1), so that training begins with nearly equal scores; set the rows `cleared` to 0.
 
-    arXiv 2009.01325, appendix B.1, uses the square root of H + 1 instead.
+    arXiv 2009.01325, appendix B.1, uses the square root of H + 1 instead. Without `draws`, the other rows stay.
     """
     import deepspeed
 
     weight = getattr(lm, HEAD).weight
     with deepspeed.zero.GatheredParameters([weight], modifier_rank=0, enabled=hasattr(weight, "ds_id")):
         if weight.numel():
-            torch.nn.init.normal_(weight, std=1 / (lm.config.get_text_config().hidden_size + 1))
+            if draws:
+                torch.nn.init.normal_(weight, std=1 / (lm.config.get_text_config().hidden_size + 1))
+            weight.data[list(cleared)] = 0

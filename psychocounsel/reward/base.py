@@ -75,6 +75,7 @@ class Scorer(Contract):
     def finish_round(self, groups: Sequence[Group], notes: RoundNotes) -> None:
         """Change the rewards of a round once all its replies are scored. Default: they stay.
 
+        In sessions change `turn_scores`: the rewards of sessions are then made from them (`rollout.session_reward`).
         Every rank calls it with the whole round, and again after a resume.
         """
 

@@ -97,9 +97,14 @@ class ScoreCombination:
         return np.where(excess < 0, excess, np.logaddexp(0, mean))
 
     def constrain(self, groups: Sequence[Group], notes: RoundNotes) -> None:
-        """Replace each reward m of a round's replies by the Lagrangian, and note its multiplier for the next round."""
+        """Replace each reward m of a round's replies, and of a session's turns, by the Lagrangian of its own scores.
+
+        Its multiplier is noted for the next round.
+        """
         if self.kind != "constraint":
             return
+        import numpy as np
+
         replies = [reply for group in groups for reply in group.completions]
         limited = [(reply.reward_parts or {})[self.limited] for reply in replies]
         shortfall = self.limit - sum(limited) / max(1, len(limited))
@@ -108,6 +113,6 @@ class ScoreCombination:
         for reply, score in zip(replies, limited, strict=True):
             added = multiplier * (score - self.limit)
             reply.reward = ((reply.reward or 0.0) + added) / (1 + multiplier)
-            if reply.turn_rewards is not None:
-                of_turns = (reply.turn_rewards + added * reply.turn_shares) / (1 + multiplier)
-                reply.turn_rewards = of_turns.astype(reply.turn_rewards.dtype)
+            if reply.turn_scores is not None:
+                of_turns = np.array([parts[self.limited] for parts in reply.turn_parts or []])
+                reply.turn_scores = (reply.turn_scores + multiplier * (of_turns - self.limit)) / (1 + multiplier)

@@ -14,7 +14,11 @@ from psychocounsel.reward.base import Conversation, Scorer, scored
 # Conversations in a reward model's own chat template and tokens, wherever the model runs
 
 
-class TooManyTokens(UserError):
+class Unscorable(UserError):
+    """Error: the reward model cannot read a conversation, because its chat template refuses or changes it."""
+
+
+class TooManyTokens(Unscorable):
     """Error: a conversation is longer than the reward model's limit."""
 
 
@@ -39,16 +43,20 @@ def encode_conversations(
 
     Raises:
         UserError: for a conversation that does not end with a reply.
+        Unscorable: for a conversation that the chat template refuses or changes, such as one with thoughts.
         TooManyTokens: for a conversation of more than `max_length` tokens.
     """
     for number, conversation in enumerate(conversations, first):
         if not conversation or conversation[-1]["role"] != "assistant":
             raise UserError(f"conversation {number}: does not end with a reply (a message of role assistant)")
-    prompts = [chat.render(conversation[:-1]) for conversation in conversations]
-    whole = [chat.render(conversation[:-1], conversation[-1]["content"]) for conversation in conversations]
-    texts = list(dict.fromkeys(prompts))
-    ids = dict(zip(texts, chat.encode_prompts(texts), strict=True))
-    replies = chat.encode_replies(whole, [ids[prompt] for prompt in prompts])
+    try:
+        prompts = [chat.render(conversation[:-1]) for conversation in conversations]
+        whole = [chat.render(conversation[:-1], conversation[-1]["content"]) for conversation in conversations]
+        texts = list(dict.fromkeys(prompts))
+        ids = dict(zip(texts, chat.encode_prompts(texts), strict=True))
+        replies = chat.encode_replies(whole, [ids[prompt] for prompt in prompts])
+    except UserError as error:
+        raise Unscorable(str(error)) from error
     encoded = [
         Encoded(prompt.text, text if chat.keep_tail else text.rstrip(), ids[prompt], reply)
         for prompt, text, reply in zip(prompts, map(chat.for_server, whole), replies, strict=True)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -13,7 +13,7 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.counsel.system_prompt import reward_prompt
 from psychocounsel.errors import UserError
 from psychocounsel.reward.base import Conversation, RewardSettings, RoundNotes, Scorer
-from psychocounsel.reward.combining import CombinedReward
+from psychocounsel.reward.combining import CombinedReward, ScoreCombination
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.trained_runs import trained_dtype
 from psychocounsel.settings.schema import option
@@ -99,12 +99,31 @@ def format_lines(rewards: Iterable[RewardSettings]) -> Iterator[str]:
             yield f"number format of {reward.name}: {dtype}, because its training had model.dtype={dtype}"
 
 
+def among_rated(settings: LocalReward, unrated: Sequence[str]) -> ScoreCombination:
+    """Return the rule that combines the scores of the principles without the `unrated` ones.
+
+    Raises:
+        UserError: if the settings need one of these, or leave no other principle a weight.
+    """
+    rule = settings.combination(settings.combine or "mean")
+    asked = [name for name in unrated if settings.weights.get(name) or name in settings.at_least]
+    rest = [name for name in PRINCIPLES if name not in (*unrated, rule.limited) and settings.weights.get(name, 1.0)]
+    if unrated and (asked or not rest):
+        key, names = ("at_least" if asked and asked[0] in settings.at_least else "weights"), ", ".join(asked or unrated)
+        raise UserError(
+            f"reward.{key}: no row rated {names} when {settings.path} was trained, so there is no such score; the others are "
+            + ", ".join(name for name in PRINCIPLES if name not in unrated)
+        )
+    return replace(rule, weights={**rule.weights, **dict.fromkeys(unrated, 0.0)})
+
+
 class LocalScorer(Scorer):
     """Scores in micro-batches of `reward.micro_batch_tokens`; adjacent conversations with one prompt share its computation.
 
     Conversations without a system message get that of `reward.system_prompt`.
 
-    A model with a score for each principle combines them (`ScoreCombination`); `parts` holds them.
+    A model with a score for each principle combines them (`ScoreCombination`); `parts` holds them. Principles that no row of its
+    training rated (`unrated`) have weight 0.
 
     Rewards are the model's own. With `reward.normalise` the mean is subtracted and the result divided by the standard
     deviation, both from the model's config (measured on its held-out data).
@@ -117,7 +136,7 @@ class LocalScorer(Scorer):
     def __init__(self, settings: LocalReward, device: torch.device) -> None:
         from psychocounsel.model.load import model_dtype
         from psychocounsel.model.packed import RewardModel, check_packing
-        from psychocounsel.model.reward_head import is_openrlhf, load_trained_reward_lm, score_names
+        from psychocounsel.model.reward_head import is_openrlhf, load_trained_reward_lm, score_names, unrated_names
         from psychocounsel.model.tokenizer import load_chat_format
         from psychocounsel.reward.encoding import Scale
 
@@ -133,7 +152,8 @@ class LocalScorer(Scorer):
         self.heads = score_names(lm.config)
         if settings.combines() and not self.heads:
             raise one_score("reward", settings.path)
-        self.rule = settings.combination(settings.combine or "mean")
+        self.unrated = unrated_names(lm) if self.heads else ()
+        self.rule = among_rated(settings, self.unrated)
         self.scale = Scale(lm.config, reward.path, reward.normalise)
         self.max_length = reward.max_length or getattr(self.model.text_config, "max_position_embeddings", None)
         check_packing(self.model, self.model, self.dtype, device, reward.path)

@@ -77,12 +77,14 @@ class Session:
         self.is_over = reply.finish_reason == "length"
 
     def hear(self, words: str | None, chat: ChatFormat, room: int) -> None:
-        """Append the client's words. The session ends if there are none, or if fewer than `room` tokens would hold them."""
+        """Append the client's words. The session ends if there are none, if fewer than `room` tokens would hold them, or if the
+        chat template cannot continue the last reply as it was written.
+        """
         import numpy as np
 
         assert self.stretch is not None
         if words is None or not words.strip():
-            self.is_over = True
+            self._end("left")
             return
         client: Message = {"role": "user", "content": words.strip()}
         following = [*self.messages, client]
@@ -92,18 +94,20 @@ class Session:
             following = [*self.messages[:-1], last, client]
             between = self._between(following, chat)
         if between is None or len(self.ids) + len(between) > room:
-            self.is_over, self.stretch.finish_reason = True, "room"
+            self._end("rewritten" if between is None else "room")
             return
         self.messages, self.between = following, between
         self.ids = np.concatenate([self.ids, between])
 
+    def _end(self, reason: str) -> None:
+        """End the session for a reason of `SESSION_ENDS`."""
+        assert self.stretch is not None
+        self.is_over, self.stretch.finish_reason = True, reason
+
     def _between(self, following: Sequence[Message], chat: ChatFormat) -> Any:
         """Return the tokens from the end of the policy's last reply to the beginning of its next one, int32.
 
-        None if the chat template cannot render the reply within a conversation.
-
-        Raises:
-            UserError: if the template changes earlier turns.
+        None if the chat template refuses, changes or leaves out a part of the conversation, such as the reply's thoughts.
         """
         import numpy as np
 
@@ -116,7 +120,7 @@ class Session:
             return None
         known = np.concatenate([self.spelled, replies[0]])
         if not np.array_equal(spelled[: len(known)], known):
-            raise chat.unusable("changes or leaves out earlier turns, so no session can be held")
+            return None
         self.spelled = spelled
         return spelled[len(known) :]
 
@@ -125,8 +129,8 @@ class SessionRollout(Rollout):
     """Holds `Sampling.n` sessions from each prompt, with at most `turns` turns of the policy, which `rollout` writes.
 
     All sessions of a call advance together; those that are over leave. A session is one completion: the tokens of the
-    policy's turns are trained, those of the client's turns are only read. A session ends early if the client leaves, if a
-    reply is cut, or if the next reply would not fit `Sampling.max_length` (`finish_reason="room"`).
+    policy's turns are trained, those of the client's turns are only read. A session ends early if a reply is cut, or as
+    `SESSION_ENDS` says.
 
     `clients` is called on rank 0, and opens the simulated clients.
     """
@@ -254,7 +258,10 @@ def _mixed(*numbers: int) -> int:
 
 
 def _probe(chat: ChatFormat) -> None:
-    """Raise UserError if the chat template changes earlier turns, or refuses a conversation of two."""
+    """Raise UserError if the chat template changes earlier turns, or refuses a conversation of two.
+
+    A session is one sequence of tokens, so what the policy wrote must stay as it is when the client answers.
+    """
     import numpy as np
 
     first: list[Message] = [{"role": "user", "content": "Hello."}]
@@ -268,4 +275,8 @@ def _probe(chat: ChatFormat) -> None:
     (following,) = chat.encode_prompts([chat.render(both)])
     known = np.concatenate([prompt, reply])
     if not np.array_equal(following[: len(known)], known):
-        raise chat.unusable("changes or leaves out earlier turns, so no session can be held")
+        raise UserError(
+            f"{chat.name}: its chat template changes a reply once another turn follows (it removes thoughts, or ends the last "
+            "reply in another way), so no session can be held: give one that writes every reply alike with "
+            "model.chat_template=FILE.jinja, such as a copy of the model's own without what depends on the last turn"
+        )

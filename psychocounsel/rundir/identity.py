@@ -68,6 +68,9 @@ _ADDED = {
     "algo.mask_unfinished": False,
     "algo.unfinished_ramp": 0.0,
     "algo.kl_unbiased": False,
+    "algo.client_left_penalty": 0.0,
+    "algo.out_of_room_penalty": 0.0,
+    "algo.rewritten_penalty": 0.0,
 }
 # Keys that a job adds to a recipe in `settled` when it begins.
 _NOTED = ("value", "journal")

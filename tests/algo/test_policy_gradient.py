@@ -29,7 +29,7 @@ class Context:
 
     def __init__(self, tables: dict[str, list[list[np.ndarray]]], earlier: dict[str, float] | None = None) -> None:
         self.tables, self.before = tables, earlier
-        self.rng, self.max_tokens = np.random.default_rng(0), 20
+        self.rng, self.max_tokens, self.turns = np.random.default_rng(0), 20, 1
         self.round, self.notes, self.peaks = int(earlier is not None), dict[str, float](), dict[str, float]()
 
     def count(self, name: str, number: float) -> None:

@@ -78,6 +78,7 @@ def test_a_round_of_equal_rewards_is_not_rescaled(rounding: float) -> None:
             np.arange(4, dtype=np.int32),
             trained=np.array([True, False, True, True]),
             turn_rewards=np.array([-0.5, 0.6], np.float32),
+            turn_shares=np.array([0.5, 0.5]),
             reward=0.1 + number * rounding,
             logprobs=np.zeros(3, np.float32),
         )
@@ -87,7 +88,7 @@ def test_a_round_of_equal_rewards_is_not_rescaled(rounding: float) -> None:
     algorithm = PPO(gae_lambda=1.0, kl_weight=0.0)
     algorithm.collect([Group("", np.arange(3, dtype=np.int32), sessions)], Context({"policy": zeros, "values": zeros}))
     for session in sessions:
-        # Both turns earned something, so that each has half of the mean that normalising subtracts.
+        # Each turn has half of the mean that normalising subtracts.
         np.testing.assert_allclose(session.returns, [0, 0.55, 0.55], atol=1e-6)
 
 

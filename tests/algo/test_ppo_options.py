@@ -59,6 +59,7 @@ def test_a_turn_discounts_what_later_turns_earn() -> None:
         session.trained = np.array([True, False, False, False, *[True] * (len(session.ids) - 1)])
         session.ids = np.arange(len(session.trained), dtype=np.int32)
         session.turn_rewards = np.array([0.25, session.reward - 0.25], np.float32)
+        session.turn_shares = np.array([0.5, 0.5])
     algorithm = PPO(
         kl_weight=0.0, normalise_rewards=False, whiten=False, discount=0.9, turn_discount=0.5, gae_lambda=1.0
     )

@@ -15,8 +15,10 @@ from psychocounsel.algo.reward import Reward
 from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Group
+from psychocounsel.engine.engines import load_model
 from psychocounsel.errors import USER_ERROR, UserError
-from psychocounsel.reward.local_model import LocalScorer
+from psychocounsel.model.reward_head import unrated_names
+from psychocounsel.reward.local_model import LocalReward, LocalScorer, among_rated
 from psychocounsel.storage.files import read_json
 from tests.reward.test_local_model import CONVERSATIONS
 from tests.reward.test_servers import settled
@@ -76,6 +78,74 @@ def test_figures_of_each_principle() -> None:
         assert figures[f"error_{name}"] == pytest.approx(np.sqrt(np.nanmean(errors)))
     means = np.concatenate([pair.mean(1) for pair in scores])
     assert (figures["reward_mean"], figures["reward_std"]) == pytest.approx((means.mean(), means.std(ddof=1)))
+
+
+# Principles that no row rates
+
+
+def rating_only(*names: str, count: int = 40) -> list[Group]:
+    """Return pairs whose replies are rated on the principles `names` alone, and some on none of them but one."""
+    groups = rated_groups(count)
+    for group in groups:
+        for reply in group.completions:
+            assert reply.ratings is not None
+            reply.ratings = np.where([name in names for name in PRINCIPLES], 3.0, np.nan).astype(np.float32)
+    return groups
+
+
+UNRATED = [("safety",), ("safety", "clarity"), PRINCIPLES]
+
+
+@pytest.mark.parametrize("rated", UNRATED, ids=len)
+def test_a_principle_that_no_row_rates_has_no_weight_in_the_reward(rated: tuple[str, ...]) -> None:
+    algorithm, rng = Reward(heads="principles"), np.random.default_rng(2)
+    algorithm.check(rating_only(*rated), [])
+    assert algorithm.unrated == tuple(name for name in PRINCIPLES if name not in rated)
+    config = settled("algo=reward", "algo.heads=principles", name="train")
+    model = load_model(config, algorithm, torch.float32, None)
+    with torch.no_grad():  # training moves the rows of rated principles alone
+        gradient = torch.from_numpy(rng.normal(size=model.lm.score.weight.shape)).float()
+        model.lm.score.weight += gradient * torch.tensor([name in rated for name in PRINCIPLES])[:, None]
+    assert unrated_names(model.lm) == algorithm.unrated
+    scores = model._score(torch.from_numpy(rng.normal(size=(50, gradient.shape[1]))).float()).detach().numpy()
+    rule = among_rated(LocalReward(name="local", path="a/b"), algorithm.unrated)
+    rewards = rule(dict(zip(PRINCIPLES, scores.T, strict=True)))
+    columns = [PRINCIPLES.index(name) for name in rated]
+    np.testing.assert_allclose(rewards, scores[:, columns].mean(1), rtol=1e-4)
+    if rated == ("safety",):
+        assert np.corrcoef(rewards, scores[:, columns[0]])[0, 1] == pytest.approx(1.0)
+    pairs = [row.reshape(2, -1) for row in scores.reshape(25, -1)]
+    figures = algorithm.evaluation(rating_only(*rated, count=25), pairs)
+    assert figures["reward_mean"] == pytest.approx(rewards.mean(), rel=1e-5), "the scale of reward.normalise"
+    assert figures["reward_std"] == pytest.approx(rewards.std(ddof=1), rel=1e-5)
+
+
+def test_the_gradient_leaves_the_score_of_an_unrated_principle_constant() -> None:
+    groups, scores = rating_only("safety", "empathy"), torch.randn(80, len(PRINCIPLES), requires_grad=True)
+    HEADS.loss(Outputs(scores=scores), build_batch([groups]))["loss_ratings"].sum.backward()
+    assert scores.grad is not None
+    moved = {name for name, column in zip(PRINCIPLES, scores.grad.T, strict=True) if column.any()}
+    assert moved == {"safety", "empathy"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"weights": {"clarity": 2.0}}, "reward.weights: no row rated clarity when a/b was trained"),
+        (
+            {"combine": "constraint", "at_least": {"clarity": 4.0}},
+            "reward.at_least: no row rated clarity when a/b was trained",
+        ),
+        ({"weights": {"safety": 0.0, "empathy": 0.0}}, "the others are empathy, safety"),
+        ({"combine": "lexicographic", "at_least": {"safety": 4.0}, "weights": {"empathy": 0.0}}, "the others are"),
+    ],
+)
+def test_settings_that_need_an_unrated_principle_are_refused(settings: dict[str, Any], said: str) -> None:
+    unrated = tuple(name for name in PRINCIPLES if name not in ("safety", "empathy"))
+    with pytest.raises(UserError, match=said):
+        among_rated(LocalReward(name="local", path="a/b", **settings), unrated)
+    among_rated(LocalReward(name="local", path="a/b", **settings), ())
+    assert among_rated(LocalReward(name="local", path="a/b", weights={"clarity": 0.0}), unrated).weights["clarity"] == 0
 
 
 @pytest.mark.parametrize(
@@ -145,9 +215,13 @@ def test_plain_transformers_gives_the_same_scores(trained: Path) -> None:
     scorer = LocalScorer.load(str(folder), system_prompt=None)
     rewards = scorer.score(CONVERSATIONS)
     np.testing.assert_allclose(np.column_stack(list(scorer.parts.values())), plain, atol=2e-5)
-    assert tuple(scorer.parts) == PRINCIPLES and np.ptp(plain, axis=0).min() > 1e-3
-    np.testing.assert_allclose(rewards, plain.mean(1), atol=2e-5)
+    assert tuple(scorer.parts) == PRINCIPLES and np.sort(np.ptp(plain, axis=0))[1] > 1e-3
+    rated = [place for place, name in enumerate(PRINCIPLES) if name != "clarity"]
+    np.testing.assert_allclose(rewards, plain[:, rated].mean(1), atol=2e-5)
+    assert scorer.unrated == ("clarity",) and np.ptp(plain[:, PRINCIPLES.index("clarity")]) == 0
     weights = dict.fromkeys(PRINCIPLES, 0.0) | {"safety": 1.0}
+    (log,) = trained.glob("logs/*/rank-0.log")
+    assert "no row rates clarity: these scores stay constant" in log.read_text()
     only = LocalScorer.load(str(folder), system_prompt=None, weights=weights).score(CONVERSATIONS)
     np.testing.assert_allclose(only, plain[:, PRINCIPLES.index("safety")], atol=2e-5)
     assert scorer.score([]).shape == (0,)

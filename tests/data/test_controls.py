@@ -224,6 +224,9 @@ def test_a_run_of_a_version_without_the_new_keys_goes_on_with_their_former_value
         "algo.resample",
         "algo.mask_unfinished",
         "algo.unfinished_ramp",
+        "algo.client_left_penalty",
+        "algo.out_of_room_penalty",
+        "algo.rewritten_penalty",
     )
     new = identity(check(compose(["algo=grpo", "algo.aggregate=reply"])))
     old = {key: value for key, value in new.items() if key not in lacking}

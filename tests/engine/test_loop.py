@@ -122,6 +122,17 @@ def test_a_metric_that_is_no_number_is_never_the_best() -> None:
     assert earlier.note({"eval/loss": 0.2}, "eval/loss", "auto")
 
 
+def test_an_evaluation_without_a_figure_that_the_first_one_had_is_never_the_best() -> None:
+    """A judge that answers about no reply leaves neither a win rate nor an error."""
+    state, found = LoopState(), list[bool]()
+    for step, figures in enumerate([{"eval/win_rate": 0.5}, {"eval/left_out": 1.0}, {"eval/win_rate": 0.6}]):
+        state.step = step
+        found.append(state.note(figures, "eval/win_rate", "max"))
+    assert found == [False, False, True]
+    with pytest.raises(UserError, match="the evaluation has only eval/left_out"):
+        LoopState(step=1).note({"eval/left_out": 1.0}, "eval/win_rate", "max")
+
+
 def test_an_end_of_an_interval_that_is_missing_is_explained() -> None:
     with pytest.raises(
         UserError, match="too few held-out prompts for an interval; use checkpoint.metric=eval/loss, or"

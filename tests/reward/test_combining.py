@@ -58,20 +58,6 @@ def test_the_multiplier_rises_while_the_limit_is_violated_and_falls_after() -> N
     assert multiplier == 0, "it never falls below zero"
 
 
-def test_what_the_turns_of_a_session_earned_adds_up_to_the_constrained_reward() -> None:
-    earned = np.array([0.5, 1.5], np.float32)
-    mask = np.array([True, False, True])
-    reply = Completion(
-        np.ones(3, np.int32), reward=2.0, reward_parts={"safety": 1.0}, trained=mask, turn_rewards=earned
-    )
-    ScoreCombination("constraint", {}, "safety", 4.0, 0.5).constrain(
-        [Group("a", np.ones(1, np.int32), [reply])], Notes()
-    )
-    assert reply.turn_rewards is not None and reply.reward == pytest.approx((2 - 1.5 * 3) / 2.5)
-    assert reply.turn_rewards.tolist() == pytest.approx([(0.5 - 2.25) / 2.5, (1.5 - 2.25) / 2.5])
-    assert reply.turn_rewards.sum() == pytest.approx(reply.reward)
-
-
 @pytest.mark.parametrize(
     ("combine", "score", "meets"), [("constraint", 3.9, False), ("constraint", 4.0, True), (None, 0.0, True)]
 )

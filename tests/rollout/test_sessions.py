@@ -27,7 +27,8 @@ from psychocounsel.errors import USER_ERROR, UserError
 from psychocounsel.metrics.replies import reply_figures, sample_page
 from psychocounsel.model.packed import Policy
 from psychocounsel.reward.base import Scorer
-from psychocounsel.rollout.base import Sampling
+from psychocounsel.rollout import base
+from psychocounsel.rollout.base import Rollout, Sampling
 from psychocounsel.rollout.clients import SimulatedClients
 from psychocounsel.rollout.hf import HFRollout
 from psychocounsel.rollout.sessions import SessionRollout
@@ -143,7 +144,7 @@ def test_the_client_hears_the_conversation_without_the_system_message() -> None:
     ("words", "more", "reason"),
     [
         (by_length, {"max_tokens": 2}, "length"),
-        (lambda conversation: None, {}, "stop"),
+        (lambda conversation: None, {}, "left"),
         (by_length, {"max_length": 90}, "room"),
     ],
     ids=["cut", "left", "full"],
@@ -170,19 +171,92 @@ def test_a_template_that_changes_earlier_turns_is_refused() -> None:
     )
     tokenizer = AutoTokenizer.from_pretrained(TINY)
     known = next(token for token in tokenizer.all_special_tokens if token in tokenizer.chat_template)
-    with pytest.raises(UserError, match="changes or leaves out earlier turns, so no session can be held"):
+    with pytest.raises(UserError, match="changes a reply once another turn follows .* model.chat_template=FILE.jinja"):
         held(Answering(by_length), template=template.replace("<|end|>", known))
+
+
+class Saying(Rollout):
+    """Writes the same text in every turn, with the end-of-turn token."""
+
+    def __init__(self, text: str) -> None:
+        self.ids = [*chat().tokenizer(text, add_special_tokens=False)["input_ids"], chat().end_token()]
+
+    def sync(self, version: int) -> None:
+        """It has no weights."""
+
+    def generate(self, groups: Sequence[Group], sampling: Sampling) -> list[Group]:
+        reply = base.completion(self.ids, [-1.0] * len(self.ids), chat().tokenizer, chat().ends(), 0)
+        return [replace(group, completions=[deepcopy(reply) for _ in range(sampling.n)]) for group in groups]
+
+
+def templated(reply: str, last: str = "", end: str = "<|end|>") -> str:
+    """Return a chat template that writes a therapist's message by `reply`, the conversation's last one by `last` and `end`."""
+    theirs = f"{{% if loop.last %}}{last or reply}{end}{{% else %}}{reply}<|end|>{{% endif %}}"
+    turn = f"<|{{{{ m.role }}}}|>{{% if m.role == 'assistant' %}}{theirs}{{% else %}}{{{{ m.content }}}}<|end|>{{% endif %}}"
+    asks = "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    return f"<|begin|>{{% for m in messages %}}{turn}{{% endfor %}}{asks}"
+
+
+KEPT, WITHOUT_THOUGHTS = "{{ m.content }}", "{{ m.content.split('</think>')[-1] }}"
+APART = "{% if m.reasoning_content %}<think>{{ m.reasoning_content }}</think>{% endif %}{{ m.content }}"
+THOUGHTS = "<think>She grieves.</think>What happened?"
+
+
+@pytest.mark.parametrize(
+    ("template", "text", "ends", "turns"),
+    [
+        (templated(KEPT), "What happened?", "stop", 3),
+        (templated(KEPT), THOUGHTS, "stop", 3),
+        (templated(APART), "What happened?", "stop", 3),
+        (templated(APART), THOUGHTS, "stop", 3),
+        (templated(WITHOUT_THOUGHTS, KEPT), "What happened?", "stop", 3),
+        (templated(WITHOUT_THOUGHTS, KEPT), THOUGHTS, "rewritten", 1),  # earlier thoughts are removed
+        (templated(WITHOUT_THOUGHTS), THOUGHTS, "rewritten", 1),  # all thoughts are removed
+        (templated("{{ m.content }}", APART), THOUGHTS, "rewritten", 1),
+        (templated("{{ raise_exception('no') if 'think' in m.content else m.content }}"), THOUGHTS, "rewritten", 1),
+    ],
+)
+def test_a_reply_that_the_template_rewrites_ends_its_session_alone(
+    template: str, text: str, ends: str, turns: int
+) -> None:
+    rollout = SessionRollout(Saying(text), chat(template), 3, world(), lambda: Answering(by_length))
+    groups = rollout.generate(prompts("I can't sleep."), Sampling(2, 1.0, 200, LONG, 3))
+    for _, session in every(groups):
+        assert (session.finish_reason, len(session.turn_lengths)) == (ends, turns)
+    assert {name: values for name, values in reply_figures(groups, None).items() if any(values)}.get(
+        "rewritten", [False] * 2
+    ) == [ends == "rewritten"] * 2
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        templated(KEPT, "<think>\n\n</think>\n\n" + KEPT),  # as Qwen3: the last reply has a block of thoughts
+        templated(KEPT, end="<|pad|>"),  # as gpt-oss: the last reply ends with another token
+        templated("", KEPT),
+    ],
+    ids=["thoughts of the last reply", "end of the last reply", "no earlier replies"],
+)
+def test_a_template_that_writes_the_last_reply_in_another_way_is_refused_with_what_to_do(template: str) -> None:
+    with pytest.raises(
+        UserError, match=r"(?s)thoughts.* give one that writes every reply alike with model.chat_template=FILE"
+    ):
+        SessionRollout(Saying("Yes."), chat(template), 3, world(), lambda: Answering(by_length))
 
 
 def test_sessions_survive_their_file(tmp_path: Path) -> None:
     groups = deepcopy(some_sessions())
-    groups[0].completions[0].turn_rewards = np.array([0.5, 1.5], np.float32)
+    first = groups[0].completions[0]
+    first.turn_rewards, first.turn_shares = np.array([0.5, 1.5], np.float32), np.array([0.5, 0.5], np.float32)
+    first.turn_scores, first.turn_parts = np.array([1.0, 3.0]), [{"safety": 2.0}, {}]
     write_groups(tmp_path / "shard.parquet", groups)
     for (_, before), (_, after) in zip(every(groups), every(read_groups(tmp_path / "shard.parquet")), strict=True):
         assert after.session == before.session and after.finish_reason == before.finish_reason
         np.testing.assert_array_equal(after.ids, before.ids)
         np.testing.assert_array_equal(after.logprobs, before.logprobs)
-        assert (after.turn_rewards is None) == (before.turn_rewards is None)
+        assert after.turn_parts == before.turn_parts
+        for name in ("turn_rewards", "turn_shares", "turn_scores"):
+            np.testing.assert_equal(getattr(after, name), getattr(before, name))
 
 
 @pytest.mark.parametrize("wrong", [["a"], ["a", 3], "aa"])
@@ -199,15 +273,22 @@ def test_clients_that_give_no_text_for_a_conversation_are_refused(wrong: Any) ->
 
 
 @pytest.mark.parametrize(
-    ("over", "rewards", "earned"),
+    ("over", "rewards", "earned", "shares"),
     [
-        ("mean", [1.0, 2.0, 6.0], [1 / 3, 2 / 3, 2.0]),
-        ("min", [3.0, -1.0, 2.0], [0.0, -1.0, 0.0]),
-        ("last", [4.0], [0.0, 0.0, 4.0]),
+        ("mean", [1.0, 2.0, 6.0], [1 / 3, 2 / 3, 2.0], [1 / 3] * 3),
+        ("mean", [0.0, 0.0, 6.0], [0.0, 0.0, 2.0], [1 / 3] * 3),
+        ("min", [3.0, -1.0, 2.0], [0.0, -1.0, 0.0], [0.0, 1.0, 0.0]),
+        ("min", [0.0, 0.0, 2.0], [0.0, 0.0, 0.0], [1.0, 0.0, 0.0]),
+        ("last", [4.0], [0.0, 0.0, 4.0], [0.0, 0.0, 1.0]),
+        ("last", [0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 1.0]),
     ],
 )
-def test_what_turns_earn_adds_up_to_the_reward_of_the_session(over: str, rewards: Any, earned: Any) -> None:
-    np.testing.assert_allclose(earned_by_turns(np.array(rewards), 3, over), earned)
+def test_what_turns_earn_adds_up_to_the_reward_of_the_session(
+    over: str, rewards: Any, earned: Any, shares: Any
+) -> None:
+    result = earned_by_turns(np.array(rewards), 3, over)
+    np.testing.assert_allclose(result[0], earned)
+    np.testing.assert_allclose(result[1], shares)
 
 
 class Counting(Scorer):
@@ -247,7 +328,8 @@ def test_each_turn_is_scored_as_a_reply_to_all_that_was_said(over: str, scored: 
     )
     (page,) = [sample_page([group], 1, "Round 0")]
     assert "> **assistant** (+" in page and "> **user**: I fell." in page
-    assert {name: reply_figures([group], None)[name] for name in ("turns", "length", "only_asks", "out_of_room")} == {
+    figures = reply_figures([group], None)
+    assert {name: figures[name] for name in ("turns", "length", "only_asks", "out_of_room")} == {
         "turns": [2],
         "length": [3],
         "only_asks": [0.5],
@@ -258,7 +340,8 @@ def test_each_turn_is_scored_as_a_reply_to_all_that_was_said(over: str, scored: 
 def test_ppo_gives_each_turn_what_it_earned_at_its_last_token() -> None:
     mask = np.array([True, True, False, False, True, False, True, True, True])
     earned = np.array([0.5, -1.0, 0.25], np.float32)
-    session = Completion(np.arange(9, dtype=np.int32), trained=mask, turn_rewards=earned)
+    shares = np.full(3, 1 / 3)
+    session = Completion(np.arange(9, dtype=np.int32), trained=mask, turn_rewards=earned, turn_shares=shares)
     scale, offset = 2.0, -0.3  # normalised rewards: scale * (reward - mean)
     placed = turn_ends(session, scale * float(earned.sum()) + offset, scale)
     assert [place for place, _ in placed] == [1, 2, 5]
@@ -269,20 +352,6 @@ def test_ppo_gives_each_turn_what_it_earned_at_its_last_token() -> None:
     returns = [sum(0.9 ** (later - place) * tokens[later] for later in range(place, 6)) for place in range(6)]
     np.testing.assert_allclose(gae(tokens, values, 0.9, 1.0), np.array(returns) - values, rtol=1e-5)
     assert turn_ends(Completion(np.arange(3, dtype=np.int32)), 1.5, scale) == [(-1, 1.5)]
-
-
-def test_a_constant_in_all_rewards_changes_no_turns_part_of_a_normalised_reward() -> None:
-    """`mean` adds it to every turn, `last` and `min` to the turn that earned; the last turn has it if none earned."""
-    mask = np.array([True, False, True, False, True])
-    for earned, shares in (([0.5, -1.0, 0.25], [1 / 3] * 3), ([0, 1.5, 0], [0, 1, 0]), ([0, 0, 0], [0, 0, 1])):
-        parts = []
-        for constant in (0.0, 4.0):
-            rewards = np.array(earned) + constant * np.array(shares)
-            session = Completion(np.arange(5, dtype=np.int32), trained=mask, turn_rewards=rewards.astype(np.float32))
-            assert constant or session.turn_shares.tolist() == pytest.approx(shares)
-            mean = 0.3 + constant
-            parts.append([value for _, value in turn_ends(session, 2 * (rewards.sum() - mean), 2.0, mean)])
-        assert parts[0] == pytest.approx(parts[1], abs=1e-6)
 
 
 # Runs

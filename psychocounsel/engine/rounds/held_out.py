@@ -153,12 +153,12 @@ class HeldOutReplies:
         """Return the `eval/...` metrics of the replies after `step` steps. All ranks call it together.
 
         Raises:
-            UserError: if the file of the replies before training, which these are compared with, is missing, or as in
-                `ReplyCheck.check`.
+            UserError: if the file of the replies before training, which these are compared with, is missing, none of the
+                replies before training has a reward, or as in `ReplyCheck.check`.
         """
         replies = self.write(step)
         self.writing.reply_check.check(replies, step)
-        if line := self.scoring.left_out(replies, f"replies to held-out prompts at step {step}"):
+        if line := self.scoring.left_out(replies, f"replies to held-out prompts at step {step}", needed=not step):
             self.run.say(line)
         reference = self.reference.logprobs(replies) if self.reference else None
         if reference is not None:
@@ -204,7 +204,7 @@ def held_out_metrics(
 
     The 95 % intervals, `_low` and `_high`, are those of `reply_intervals` and `win_rate`. The win rate compares with
     the replies of step 0, stored in RUN/rounds/before.parquet for resumed runs; rank 0 reads it. A reply without a reward
-    counts in no figure.
+    counts in no figure; if none has one, the reward is NaN, there is no win rate, and the other figures are those of all.
 
     Raises:
         UserError: if that file is missing.
@@ -214,15 +214,16 @@ def held_out_metrics(
         file.parent.mkdir(exist_ok=True)
         write_groups(file, groups)
     own = _rewards(groups)
-    known = [index for index, rewards in enumerate(own) if not np.isnan(rewards).any()]
+    known = [index for index, rewards in enumerate(own) if not np.isnan(rewards).any()] or [*range(len(groups))]
     used, logprobs = [groups[index] for index in known], reference and [reference[index] for index in known]
     metrics = reply_metrics(used, logprobs, "eval") | reply_intervals(used, logprobs, "eval")
     if "eval/reward" in metrics:
         before = world.broadcast(_rewards(_before(file)) if step and run.is_main else None) or own
-        both = [index for index in known if not np.isnan(before[index]).any()]
-        clients = clients_of_groups([groups[index] for index in both]).tolist()
-        figures = win_rate([own[index] for index in both], [before[index] for index in both], clients)
-        metrics |= {f"eval/{name}": value for name, value in figures.items()}
+        both = [index for index in known if not np.isnan([*own[index], *before[index]]).any()]
+        if both:
+            clients = clients_of_groups([groups[index] for index in both]).tolist()
+            figures = win_rate([own[index] for index in both], [before[index] for index in both], clients)
+            metrics |= {f"eval/{name}": value for name, value in figures.items()}
     return metrics
 
 

@@ -25,7 +25,7 @@ from psychocounsel.engine.rounds.held_out import HeldOutReplies, ScoredRollout, 
 from psychocounsel.engine.rounds.offloading import Offloading
 from psychocounsel.engine.rounds.scoring import rewarded
 from psychocounsel.engine.schedule import RoundOrder, round_order
-from psychocounsel.errors import UserError
+from psychocounsel.errors import GoOnLater, UserError
 from psychocounsel.metrics.replies import reply_metrics, sample_page
 from psychocounsel.rollout.base import Rollout, Sampling, Shard, sampling_of
 from psychocounsel.rundir.run import Run
@@ -254,11 +254,7 @@ class Shards:
         if self.scoring.scorer is None:
             return
         read = [(file, read_groups(file)) for file in files]
-        unscored = [
-            (file, groups)
-            for file, groups in read
-            if any(completion.reward is None for group in groups for completion in group.completions)
-        ]
+        unscored = [(file, groups) for file, groups in read if any(map(_lacks_scores, groups))]
         self.scoring([group for _, groups in unscored for group in groups], self.alive)
         for file, groups in unscored:
             write_groups(file, groups)
@@ -266,6 +262,12 @@ class Shards:
 
 
 # Rounds
+
+_MOST_UNREWARDED = 3  # rounds in a row
+
+
+class Unrewarded(GoOnLater):
+    """Error: several rounds in a row had no rewards to train on."""
 
 
 class RoundFeed(Feed):
@@ -279,6 +281,7 @@ class RoundFeed(Feed):
         self.resample = collector.algorithm.round.resample if collector.algorithm.round else 0
         self.world, self.announce = shards.world, announce
         self.steps = self.order.steps
+        self._unrewarded = 0  # rounds in a row, in this process, of which no prompt had enough rewards
         self._round: int | None = None
         self._groups: list[Group] = []
         self._metrics: dict[str, float] = {}
@@ -305,11 +308,17 @@ class RoundFeed(Feed):
     def _make(self, number: int, step: int) -> tuple[list[Group], dict[str, float]]:
         files = self.run.files.round(number)
         written, replies, useful = self._replies(number, step)
+        self._count_unrewarded(number, replies)
+        if rewritten := sum(reply.finish_reason == "rewritten" for group in written for reply in group.completions):
+            self.run.say(
+                f"round {number}: {rewritten:,} of {_count(written):,} sessions ended early, because the chat template changes "
+                "a reply once the client answers, such as its thoughts (<think>); see rollout/rewritten, and "
+                "model.chat_template=FILE.jinja for a template that keeps replies"
+            )
         self.collector.begin(number)  # only now, because `is_useful` may count penalties
-        if self.shards.scoring.scorer is not None:
-            self.shards.scoring.scorer.finish_round(replies, self.collector)
+        self.shards.scoring.finish_round(replies, self.collector)
         if self.run.is_main and (count := self.run.config.rollout.shown_prompts):
-            write_atomically(files.samples, sample_page(replies, count, f"Round {number}"))
+            write_atomically(files.samples, sample_page(replies or written, count, f"Round {number}"))
         file = files.groups
         known = self.world.broadcast(read_json(files.collected) if self.run.is_main and file.exists() else None)
         if known is None:
@@ -328,7 +337,8 @@ class RoundFeed(Feed):
         collected = read_groups(file)
         noted = {f"rollout/{name}": value for name, value in known.items()}
         kl = reply_metrics(collected, reference_of(collected), "rollout").get("rollout/kl")
-        metrics = reply_metrics(replies, None, "rollout") | ({} if kl is None else {"rollout/kl": kl}) | noted
+        metrics = reply_metrics(replies or written, None, "rollout")
+        metrics |= ({} if kl is None else {"rollout/kl": kl}) | noted
         metrics |= {f"rollout/{name}_seconds": value for name, value in self.shards.seconds.items()}
         if self.shards.scoring.asks:
             metrics["rollout/left_out"] = 1 - _count(replies) / _count(written)
@@ -337,7 +347,7 @@ class RoundFeed(Feed):
             metrics["rollout/logprob_difference_engine"] = self.shards.engine_difference
         if self.resample:
             metrics["rollout/resampled"] = len(written) - self.order.prompts
-            metrics["rollout/useless"] = 1 - len(useful) / len(replies)
+            metrics["rollout/useless"] = 1 - len(useful) / max(1, len(replies))
         return collected, metrics
 
     def _replies(self, number: int, step: int) -> tuple[list[Group], list[Group], list[Group]]:
@@ -346,7 +356,7 @@ class RoundFeed(Feed):
         With `RoundPlan.resample`, groups of no use are left out, and new prompts replace them while there are any.
 
         Raises:
-            UserError: if too few replies have a reward.
+            UserError: if too few replies have a reward, unless a judge gives rewards.
         """
         rows, further = self.order.further(number), list[list[int]]()
         while True:
@@ -364,15 +374,38 @@ class RoundFeed(Feed):
     def _with_reward(self, number: int, written: list[Group]) -> list[Group]:
         plan = self.collector.algorithm.round
         assert plan is not None, "the check of the configuration requires it"
-        if line := self.shards.scoring.left_out(written, f"replies of round {number}"):
+        if line := self.shards.scoring.left_out(written, f"replies of round {number}", needed=False):
             self.run.say(line)
         replies = rewarded(written, plan.fewest)
-        if not replies:
+        if not replies and not self.shards.scoring.asks:
             raise UserError(
                 f"round {number}: no prompt has {plan.fewest} replies with a reward, which the algorithm needs; "
-                "use more algo.samples, or a judge whose answers can be read"
+                "use more algo.samples"
             )
         return replies
+
+    def _count_unrewarded(self, number: int, replies: list[Group]) -> None:
+        """Say that a round trains nothing, because no prompt has enough rewards of the judge.
+
+        Raises:
+            Unrewarded: at the third such round in a row.
+        """
+        self._unrewarded = 0 if replies else self._unrewarded + 1
+        if self._unrewarded == _MOST_UNREWARDED:
+            raise Unrewarded(
+                f"round {number} is number {_MOST_UNREWARDED} in a row without enough rewards to train on: RUN/reward_answers "
+                "holds the judge's answers; check that it works. The same command continues"
+            )
+        if not replies:
+            self.run.say(f"round {number} trains nothing, because no prompt has enough replies with a reward")
+
+
+def _lacks_scores(group: Group) -> bool:
+    """Return True if a reply has no score yet, or is a session of an earlier version, which did not keep its turns' scores."""
+    return any(
+        reply.reward is None or (reply.turn_rewards is not None and reply.turn_scores is None)
+        for reply in group.completions
+    )
 
 
 def _count(groups: Sequence[Group]) -> int:

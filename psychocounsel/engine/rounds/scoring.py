@@ -20,11 +20,12 @@ from psychocounsel.distributed.world import World
 from psychocounsel.engine.rounds.offloading import on_device
 from psychocounsel.errors import UserError
 from psychocounsel.grading.rewards import JudgeScorer
-from psychocounsel.reward.base import Conversation, Scorer, open_scorer, scored
-from psychocounsel.reward.encoding import TooManyTokens
+from psychocounsel.reward.base import Conversation, RoundNotes, Scorer, open_scorer, scored
+from psychocounsel.reward.encoding import TooManyTokens, Unscorable
 from psychocounsel.rundir.run import Run
 from psychocounsel.settings import config as configs
 
+_TOO_LONG = "longer than the reward model's limit (reward.max_length, or the model's own)"
 Scores = list[tuple[float, dict[str, float] | None]]  # reward and parts of each conversation
 
 
@@ -54,6 +55,7 @@ class Scoring:
         self.over_turns = over_turns
         self.on_device = on_device(scorer.models if scorer else (), world, offload)
         self._ahead: Thread | None = None
+        self._unscorable = _TOO_LONG  # why the last conversation without a score has none
 
     @property
     def asks(self) -> bool:
@@ -75,20 +77,31 @@ class Scoring:
         scores = iter(self._of_main(conversations, alive) if self.asks else self._scores(conversations))
         for completion in shown:
             of_turns = list(islice(scores, len(self._scored_turns(completion))))
-            self._give(completion, [reward for reward, _ in of_turns], [parts or {} for _, parts in of_turns])
+            rewards, parts = [reward for reward, _ in of_turns], [parts or {} for _, parts in of_turns]
+            completion.reward, completion.reward_parts = rewards[0], parts[0] or None
+            if completion.session is not None:
+                completion.turn_scores, completion.turn_parts = np.array(rewards), parts
+                self._combine(completion)
         return groups
 
-    def _give(self, completion: Completion, rewards: list[float], parts: list[dict[str, float]]) -> None:
-        """Give a completion its reward, from the rewards and parts of its scored turns; NaN if one of them has none."""
-        completion.reward, completion.reward_parts = rewards[0], parts[0] or None
-        if completion.session is None:
-            return
-        turns = len(completion.turn_lengths)
-        earned = earned_by_turns(np.array(rewards), turns, self.over_turns)
-        completion.reward, completion.turn_rewards = float(earned.sum()), earned.astype(np.float32)
+    def _combine(self, session: Completion) -> None:
+        """Set the reward of a session, and what its turns earned, by the scores of its turns; NaN if one of them has none."""
+        scores, parts, turns = session.turn_scores, session.turn_parts or [], len(session.turn_lengths)
+        assert scores is not None
+        earned, session.turn_shares = earned_by_turns(scores, turns, self.over_turns)
+        session.reward, session.turn_rewards = float(earned.sum()), earned.astype(np.float32)
         names = {name for of_turn in parts for name in of_turn}
         known = {name: [of_turn[name] for of_turn in parts if name in of_turn] for name in sorted(names)}
-        completion.reward_parts = {name: sum(values) / len(values) for name, values in known.items()} or None
+        session.reward_parts = {name: sum(values) / len(values) for name, values in known.items()} or None
+
+    def finish_round(self, groups: Sequence[Group], notes: RoundNotes) -> None:
+        """Let the scorer change the rewards of a round's scored replies; those of sessions follow from their turns' scores."""
+        if self.scorer is None or not groups:
+            return
+        self.scorer.finish_round(groups, notes)
+        for completion in (completion for group in groups for completion in group.completions):
+            if completion.turn_scores is not None:
+                self._combine(completion)
 
     def ahead(self, groups: Sequence[Group]) -> None:
         """Let a judge on servers answer about `groups` while more replies are written; `self` then finds its answers.
@@ -132,15 +145,16 @@ class Scoring:
         return [said[:end] for end in (ends[-1:] if self.over_turns == "last" else ends)]
 
     def _scores(self, conversations: Sequence[Conversation]) -> Scores:
-        """Return reward and parts of each conversation; NaN for one that is too long for the reward model."""
+        """Return reward and parts of each conversation; NaN for one that the reward model cannot read whole."""
         if not conversations or self.scorer is None:
             return []
         try:
             return self._scores_of(self.scorer, conversations)
-        except TooManyTokens:
-            if len(conversations) > 1:  # by halves, so that few calls find the long ones
+        except Unscorable as error:
+            if len(conversations) > 1:  # by halves, so that few calls find them
                 half = len(conversations) // 2
                 return [*self._scores(conversations[:half]), *self._scores(conversations[half:])]
+            self._unscorable = _TOO_LONG if isinstance(error, TooManyTokens) else str(error)
             return [(nan, None)]
 
     @staticmethod
@@ -175,11 +189,11 @@ class Scoring:
         first = sum(map(len, of_ranks[: self.world.rank]))
         return list(scores[first : first + len(conversations)])
 
-    def left_out(self, groups: Sequence[Group], what: str) -> str:
+    def left_out(self, groups: Sequence[Group], what: str, needed: bool = True) -> str:
         """Return a line about the replies in `groups` without a reward, "" if there are none; `what` says which they are.
 
         Raises:
-            UserError: if no reply has a reward.
+            UserError: if no reply has a reward, unless a judge gives them and they are not `needed`.
         """
         troubles = self.scorer.take_troubles() if isinstance(self.scorer, JudgeScorer) else []
         replies = [(group, completion) for group in groups for completion in group.completions]
@@ -188,15 +202,17 @@ class Scoring:
             return ""
         reasons = [f"{sum(without):,} withheld, because they may be about a crisis"] * any(without) + troubles
         if not reasons and not self.asks:
-            reasons = ["longer than the reward model's limit (reward.max_length, or the model's own)"]
+            reasons = [self._unscorable]
         said = f" ({'; '.join(reasons)})" if reasons else ""
         line = f"{len(without):,} of {len(replies):,} {what} got no reward{said}"
-        if len(without) < len(replies):
+        if len(without) < len(replies) or (self.asks and not needed):
             return line
         advice = (
             "leave such speeches out of the data, or add reward.crisis_to_third_parties=true"
             if all(without)
             else "give a smaller max_length, or a reward model that reads longer conversations"
+            if not self.asks and self._unscorable == _TOO_LONG
+            else "give a template that writes the whole conversation with reward.chat_template=FILE.jinja"
             if not self.asks
             else "RUN/reward_answers holds the judge's answers; use a larger judge, or one run by vLLM (reward.judge=local_vllm "
             "or vllm), which holds its answers to the requested form"
@@ -204,11 +220,12 @@ class Scoring:
         raise UserError(f"{line}, so there is nothing to learn from: {advice}")
 
 
-def earned_by_turns(rewards: Array, turns: int, over_turns: str) -> Array:
-    """Return what each of a session's `turns` turns of the policy earns of the session's reward, float64[turns].
+def earned_by_turns(rewards: Array, turns: int, over_turns: str) -> tuple[Array, Array]:
+    """Return what each of a session's `turns` turns of the policy earns of its reward, and its share, float64[turns] each.
 
     The reward is the sum. "mean": each turn earns its own reward / turns. "min": the turn with the smallest reward (the first
-    of several) earns it. "last": the last turn earns its reward, and `rewards` holds no other.
+    of several) earns it. "last": the last turn earns its reward, and `rewards` holds no other. If a constant c is added to all
+    `rewards`, each turn earns its share times c more.
 
     Args:
         rewards: float[turns], the rewards of the turns; float[1] with "last".
@@ -216,11 +233,11 @@ def earned_by_turns(rewards: Array, turns: int, over_turns: str) -> Array:
         over_turns: "mean", "min" or "last".
     """
     if over_turns == "mean":
-        return rewards / turns
-    earned = np.zeros(turns)
+        return rewards / turns, np.full(turns, 1 / turns)
+    earned, shares = np.zeros(turns), np.zeros(turns)
     place = turns - 1 if over_turns == "last" else int(rewards.argmin())
-    earned[place] = rewards[-1 if over_turns == "last" else place]
-    return earned
+    earned[place], shares[place] = rewards[-1 if over_turns == "last" else place], 1.0
+    return earned, shares
 
 
 def rewarded(groups: Sequence[Group], fewest: int = 1) -> list[Group]:
@@ -242,6 +259,8 @@ def open_scoring(run: Run, world: World, system_prompt: str | None, prompts: Ite
     if config.get("reward") is None:
         return Scoring(None, world, config.rollout.offload_idle, system_prompt)
     scorer = open_scorer(configs.build(config, "reward"), world.device)
+    if unrated := getattr(scorer, "unrated", ()):
+        run.say(f"reward: no row rated {', '.join(unrated)} in its training; they have weight 0")
     withheld = frozenset[str]()
     if isinstance(scorer, JudgeScorer):
         groups = [*prompts]

@@ -1,19 +1,24 @@
 """With `eval.replies`, algorithms without rollouts reply to held-out prompts at evaluations; training is unchanged."""
 
+from math import isnan, nan
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
-from psychocounsel.data.group import read_groups
+from psychocounsel.data.group import Completion, Group, read_groups
+from psychocounsel.engine.rounds.held_out import held_out_metrics
 from psychocounsel.errors import UserError
 from psychocounsel.metrics.replies import reply_metrics
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.results import read_metrics
 from tests.engine.test_resume import assert_bitwise_equal
 from tests.support.composed import check, compose
-from tests.support.harness import ROOT, cli, metrics_of
+from tests.support.harness import ROOT, cli, metrics_of, world
 
 STEPS = ["max_steps=6", "data.limit=40", "eval.limit=6", "global_batch_size=4", "eval.every=2", "checkpoint.every=2"]
 REPLIES = ["eval.replies=true", "reward=tiny", "rollout.max_tokens=12", "checkpoint.metric=eval/loss"]
@@ -30,6 +35,23 @@ def train(run_dir: Path, model: Path, *more: str, code: int = 0) -> Path:
 @pytest.fixture(scope="module")
 def with_replies(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Path:
     return train(tmp_path_factory.mktemp("replies") / "run", small_model, *REPLIES)
+
+
+@pytest.mark.parametrize("later", [[2.0, nan], [nan, nan]])
+def test_held_out_replies_without_a_reward_leave_the_other_figures(later: list[float], tmp_path: Path) -> None:
+    run: Any = SimpleNamespace(files=RunDir(tmp_path), is_main=True)
+
+    def replies(rewards: list[float]) -> list[Group]:
+        texts = enumerate(rewards)
+        ids = np.arange(6, dtype=np.int32)
+        return [Group(f"{n}", ids, [Completion(ids[: 4 + n], f"word {n}", reward=reward)]) for n, reward in texts]
+
+    held_out_metrics(run, world(), 0, replies([1.0, 3.0]), None)
+    metrics = held_out_metrics(run, world(), 5, replies(later), None)
+    if isnan(later[0]):
+        assert isnan(metrics["eval/reward"]) and "eval/win_rate" not in metrics and metrics["eval/length"] == 4.5
+    else:
+        assert (metrics["eval/reward"], metrics["eval/win_rate"], metrics["eval/length"]) == (2.0, 1.0, 4.0)
 
 
 @pytest.mark.slow

@@ -166,6 +166,39 @@ def test_a_third_party_sees_no_crisis_and_an_unusable_judge_ends_the_run(small_m
     assert json.loads((tmp_path / "another" / "state.json").read_text())["phase"] == "failed"
 
 
+@pytest.mark.slow
+def test_rounds_without_answers_train_nothing_and_three_end_the_run_until_it_is_repeated(
+    small_model: Path, tmp_path: Path
+) -> None:
+    """The judge answers about the held-out replies before training, and then no more, until the run is repeated."""
+    given, works = ["reward.retries=0", "max_steps=5", "global_batch_size=2", "eval.every=2", "eval.limit=2"], [True]
+    seen = list[str]()
+
+    def respond(content: str) -> str:
+        seen.append(content)
+        return judged(content) if works[0] or len(seen) <= 2 else NO_JSON
+
+    with serving(answering(respond)) as server:
+        works[0] = False
+        more = line(small_model, server.address, *given)
+        ended = cli("train", *more, cwd=tmp_path, check_code=CONTINUE_LATER)
+        said = ended.stdout + ended.stderr
+        assert "round 0 trains nothing" in said and "round 1 trains nothing" in said
+        assert "round 2 is number 3 in a row without enough rewards to train on" in said and "saving step 2" in said
+        rows = metrics_of(tmp_path / "run")
+        assert [(row["step"], row.get("rollout/left_out"), row.get("groups")) for row in rows[1:]] == [
+            (1, 1, 0),
+            (2, 1, 0),
+        ]
+        assert "loss" not in rows[1] and rows[1]["rollout/length"] > 0
+        assert rows[2]["eval/reward"] == rows[0]["eval/reward"], "the same replies, whose answers are kept"
+        works[0] = True
+        cli("train", *more, cwd=tmp_path)
+    rows = metrics_of(tmp_path / "run")
+    assert [row.get("groups", 1) for row in rows[1:]] == [0, 0, 0, 1, 1], "the third round's replies keep no reward"
+    assert not np.isnan(rows[5]["eval/reward"]) and rows[5]["loss"] is not None
+
+
 def test_a_speech_that_one_row_labels_as_a_crisis_is_withheld_with_every_row_of_its_prompt(tmp_path: Path) -> None:
     rows = [
         {"prompt": "I took the boxes down.", "chosen": "Tell me.", "rejected": "No.", "risk": risk}

@@ -44,14 +44,9 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory, small_model: Path) -> Pat
     return train(tmp_path_factory.mktemp("resampling"), "run", small_model)
 
 
-def rewards(group: Group) -> set[float]:
-    """Return the rewards of a group's replies less DAPO's penalty of long ones (arXiv 2503.14476, eq. 13)."""
-    most, ramp = 12, 0.2 * 12
-    late = [
-        1.0 if reply.finish_reason == "length" else max(0.0, (len(reply.ids) - most + ramp) / ramp)
-        for reply in group.completions
-    ]
-    return {(reply.reward or 0.0) - penalty for reply, penalty in zip(group.completions, late, strict=True)}
+def rewards(group: Group) -> set[float | None]:
+    """Return the rewards of a group's replies before DAPO's penalty of long ones (arXiv 2503.14476, eq. 11)."""
+    return {reply.reward for reply in group.completions}
 
 
 @pytest.mark.slow
