@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +76,12 @@ def likely_columns(rows: Sequence[tuple[str, Row]], unread: set[str] | None = No
         )
     drops = f" data.bad_rows=drop, which reads {read:,} of {count:,} rows" if read < count else ""
     return words(f"; try {best}{drops}") if best else ""
+
+
+def may_be_texts(unread: Iterable[str], has_replies: bool) -> bool:
+    """Return True if the name of a column that is not read is that of a part of prompts, or of replies if the rows have none."""
+    sought = {*_CONTINUED, *(() if has_replies else (*_OTHER_NAMES["completion"], "completion"))}
+    return not sought.isdisjoint(map(_plain, unread))
 
 
 def _gained(meaning: Meaning, has_replies: bool) -> Iterator[str]:

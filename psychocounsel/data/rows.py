@@ -48,15 +48,15 @@ from psychocounsel.storage.files import with_noun
 
 Ratings = dict[str, float]
 
-PROMPTS = ("prompt", "question")
+_PROMPTS = ("prompt", "question")
 COMPLETIONS = ("completion", "response", "answer")
 IDS = ("prefID", "id", "ID")
 SYSTEM = ("system", "system_prompt")
 # Columns of texts and of lists of messages, and for some the columns that another one of them replaces.
-TEXTS = (*PROMPTS, "chosen", "rejected", *COMPLETIONS, *TALKS, "replies", *SYSTEM, "role", "content")
+TEXTS = (*_PROMPTS, "chosen", "rejected", *COMPLETIONS, *TALKS, "replies", *SYSTEM, "role", "content")
 _PAIRS_AND_TALKS = ("chosen", "rejected", "replies", *TALKS)
 RIVALS = {
-    "prompt": (*PROMPTS, *TALKS),
+    "prompt": (*_PROMPTS, *TALKS),
     "completion": (*COMPLETIONS, *_PAIRS_AND_TALKS),
     "messages": ("chosen", "rejected", "replies"),
     "chosen": ("replies", *TALKS),
@@ -135,7 +135,7 @@ def parse_row(
         for name, value in row.items()
         if value is not None and (name in TEXTS or not is_missing(value))
     }
-    if html:
+    if html == "text":
         row = {name: without_html(value) if name in TEXTS else value for name, value in row.items()}
     for name in _NOT_PASSED_ON:
         if _lists_something(row.get(name)):
@@ -198,10 +198,10 @@ def _format(row: Mapping[str, Any], where: str) -> str:
         return "rated"
     if "chosen" in row or "rejected" in row:
         return "preference"
-    if "messages" in row or (first_of(row, TALKS) and not first_of(row, PROMPTS)):
+    if "messages" in row or (first_of(row, TALKS) and not first_of(row, _PROMPTS)):
         return "chat"
-    if not first_of(row, PROMPTS):
-        raise UnknownColumns(f"{where}: {_missing((*PROMPTS, 'messages'), row)}")
+    if not first_of(row, _PROMPTS):
+        raise UnknownColumns(f"{where}: {_missing((*_PROMPTS, 'messages'), row)}")
     return "demonstration" if first_of(row, COMPLETIONS) else "speech"
 
 
@@ -219,7 +219,7 @@ def unread_columns(row: Mapping[str, Any]) -> set[str]:
             return set(names) - read - {first_of(names, TALKS), "label"}
         case "demonstration":
             read |= {first_of(names, COMPLETIONS), "label", _SCORE}
-    return set(names) - read - {first_of(names, PROMPTS)}
+    return set(names) - read - {first_of(names, _PROMPTS)}
 
 
 def _conversation(row: Mapping[str, Any], where: str, identity: str) -> Example:
@@ -325,7 +325,7 @@ def _preference(row: Mapping[str, Any], where: str) -> tuple[list[Message], list
     for name in ("chosen", "rejected"):
         if name not in row:
             raise UserError(f"{where}: has no {name}; a preference row needs prompt (or question), chosen and rejected")
-    if any(name in row for name in PROMPTS):
+    if any(name in row for name in _PROMPTS):
         prompt = _prompt(row, where)
         turns = [reply_turns(row[name], prompt, where, name) for name in ("chosen", "rejected")]
     else:
@@ -342,7 +342,7 @@ def _implicit(row: Mapping[str, Any], where: str) -> tuple[list[Message], list[l
         session = row[name]
         if isinstance(session, str) and not is_transcript(session):
             raise UnknownColumns(
-                f"{where}: {_missing(PROMPTS, row)}; chosen and rejected alone must be lists of messages or transcripts"
+                f"{where}: {_missing(_PROMPTS, row)}; chosen and rejected alone must be lists of messages or transcripts"
             )
         if isinstance(session, str):
             talk = read_messages(read_transcript(session, where, name), where, name)
@@ -425,9 +425,9 @@ def _missing(names: Sequence[str], row: Mapping[str, Any]) -> str:
 
 
 def _prompt(row: Mapping[str, Any], where: str) -> list[Message]:
-    name = first_of(row, PROMPTS)
+    name = first_of(row, _PROMPTS)
     if not name:
-        raise UnknownColumns(f"{where}: {_missing(PROMPTS, row)}")
+        raise UnknownColumns(f"{where}: {_missing(_PROMPTS, row)}")
     if isinstance(row[name], str):
         prompt = read_prompt(row[name], where, name)
     else:
@@ -473,7 +473,7 @@ def warn(examples: Sequence[Example], name: str, report: Callable[[str], None]) 
         "hold two client turns in a row": sum(map(_has_two_turns, examples)),
         "end on turns of the client, which are left out": sum(example.left_out > 0 for example in examples),
         f"have turns marked by {', '.join(MARKS[:4])}: 0 or false, which are not learned": sum(
-            example.unlearned > 0 for example in examples
+            example.unlearned > 0 or Unlearned in map(type, example.prompt) for example in examples
         ),
         "hold HTML, such as <p> or &nbsp;; data.html=text makes text of it": sum(map(_has_html, examples)),
         "begin a reply with an empty <think></think>, which is learned; remove it unless the model shall write it": sum(

@@ -198,11 +198,10 @@ def _check_columns(config: DictConfig) -> None:
     if data.get("_target_"):  # a source of the user's may have keys of these names
         kinds = [kind for kind in target_class(config, "data").__mro__ if kind is not DataConfig]
         own = {name for kind in kinds for name in vars(kind).get("__annotations__", {})}
-    for key in ("columns", "delimiter", "group_by", "subset", "where", "html"):
-        if key in ("where", "html") and not data.get("_target_"):
-            continue
-        if data[key] and key not in own and (data.mix or data.get("_target_")):
-            what = "data.mix" if data.mix else data._target_
+    for key in ("columns", "delimiter", "group_by", "subset", "where"):
+        mixed = data.mix and key != "where"
+        if data[key] and key not in own and (mixed or data.get("_target_")):
+            what = "data.mix" if mixed else data._target_
             raise UserError(
                 f"data.{key}: cannot be combined with {what}, whose rows have the usual columns; leave it out"
             )

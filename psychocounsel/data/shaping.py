@@ -7,14 +7,14 @@ from typing import Any
 
 from psychocounsel.data.base import Row
 from psychocounsel.data.files import is_number
-from psychocounsel.data.messages import MARKS, first_of, is_message
+from psychocounsel.data.messages import MARKS, first_of
 from psychocounsel.data.rows import COMPLETIONS, IDS, RIVALS, SYSTEM, TEXTS, is_missing
 from psychocounsel.data.settings import columns_in, listed
 from psychocounsel.errors import UserError, words
 
 Rows = Iterator[tuple[str, Row | UserError]]
 
-_TEXTS_OF_ANSWERS = ("text", "answer", "answer_text", "response", "content", "value", "body")
+_TEXTS_OF_ANSWERS = ("text", "answer", "answer_text", "response", "body")
 
 
 def chosen(rows: Rows, wanted: Mapping[str, Any], path: str | None, group_by: str | None, left_out: set[str]) -> Rows:
@@ -83,16 +83,25 @@ def _one_answer_a_row(rows: Rows) -> Rows:
     """Yield a row for each answer in a column of replies that lists texts, or objects with a text such as `answer_text`."""
     for where, row in rows:
         name = "" if isinstance(row, UserError) else first_of(row, COMPLETIONS)
-        answers = row[name] if name and not isinstance(row, UserError) else None
-        if isinstance(row, UserError) or not isinstance(answers, list) or any(map(is_message, answers)):
+        if isinstance(row, UserError) or not name or not isinstance(row[name], list):
+            yield where, row
+            continue
+        answers = [_text_of_answer(answer) for answer in row[name]]
+        if None in answers:  # messages, or something that is refused
             yield where, row
             continue
         if not answers:
             yield where, {**row, name: None}
-        for number, answer in enumerate(answers, 1):
-            text = answer.get(first_of(answer, _TEXTS_OF_ANSWERS)) if isinstance(answer, Mapping) else answer
+        for number, text in enumerate(answers, 1):
             own = {key: f"{row[key]}-{number}" for key in IDS if row.get(key) is not None}
             yield f"{where}, answer {number}", {**row, **own, name: text}
+
+
+def _text_of_answer(answer: Any) -> str | None:
+    """Return the text of an answer that is no message with a speaker; None for anything else."""
+    if isinstance(answer, Mapping) and not first_of(answer, ("role", "from", "speaker")):
+        answer = answer.get(first_of(answer, _TEXTS_OF_ANSWERS))
+    return answer if isinstance(answer, str) else None
 
 
 def _all_renamed(rows: Rows, columns: Mapping[str, Any], path: str | None, alone: bool) -> Rows:

@@ -14,7 +14,7 @@ from omegaconf import DictConfig
 
 from psychocounsel.data.base import Row, Source
 from psychocounsel.data.files import file_rows, kind_of, numbered
-from psychocounsel.data.likely_columns import likely_columns
+from psychocounsel.data.likely_columns import likely_columns, may_be_texts
 from psychocounsel.data.messages import TALKS, first_of
 from psychocounsel.data.rows import IDS, TEXTS, Example, UnknownColumns, parse_row, unread_columns
 from psychocounsel.data.settings import columns_in
@@ -271,7 +271,9 @@ def advice_on(
     has_replies: bool = False,
 ) -> str:
     """Return what `likely_columns` says of all rows that `data.where` chooses; an empty text for a source without such keys."""
-    if not isinstance(source, StandardSource) or not source.advises or unread == set():
+    if not isinstance(source, StandardSource) or not source.advises:
+        return ""
+    if unread is not None and not may_be_texts(unread, has_replies):
         return ""
     rows = _standard_rows(source, path, split, revision)
     if source.where:

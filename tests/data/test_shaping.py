@@ -163,6 +163,14 @@ def test_a_choice_that_cannot_be_made_is_refused(where: str, message: str, tmp_p
         read(file, f"data.where={where}")
 
 
+def test_rows_of_a_mixture_are_chosen_too(tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "rows.jsonl", RATED)
+    mix = "data.mix=[{path: %s, rows: %d}]"
+    assert len(read(file, "data.where={quality: high}", mix % (file, 4))) == 4
+    with pytest.raises(UserError, match=r"data.mix: .* has 4 rows, not the 5 asked for"):
+        read(file, "data.where={quality: high}", mix % (file, 5))
+
+
 def test_bad_rows_that_are_not_chosen_are_not_read(tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "rows.jsonl", [*RATED, {"q": None, "quality": "low"}, {"q": "x", "quality": "low"}])
     assert len(read(file, "data.where={quality: high}")) == 4
@@ -335,6 +343,13 @@ def test_titles_with_a_text_and_several_answers_say_what_to_type(tmp_path: Path)
 def test_a_list_of_replies_is_a_row_for_each(answers: Any, replies: Any, tmp_path: Path) -> None:
     file = write_jsonl(tmp_path / "rows.jsonl", [{"id": "a", "prompt": "Day 1.", "answer": answers}])
     assert [row.replies for row in read(file)] == replies
+
+
+@pytest.mark.parametrize("answer", [[{"role": "narrator", "text": "Why?"}], [{"content": "Why?"}], ["Why?", 3]])
+def test_a_list_that_is_no_list_of_replies_is_refused(answer: Any, tmp_path: Path) -> None:
+    file = write_jsonl(tmp_path / "rows.jsonl", [{"prompt": "Day 1.", "answer": answer}])
+    with pytest.raises(UserError, match=r"line 1: answer"):
+        read(file)
 
 
 # HTML
