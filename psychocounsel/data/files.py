@@ -1,4 +1,4 @@
-"""Rows of one file: JSONL, JSON, CSV, TSV or parquet, also compressed by gzip but for parquet."""
+"""Rows of one file: JSONL, JSON, CSV, TSV, parquet or a transcript, also compressed by gzip but for parquet."""
 
 import csv
 import gzip
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from psychocounsel.data.base import Row
+from psychocounsel.data.messages import TALKS, WITHOUT_SPEAKERS, first_of, is_bare_talk, is_transcript
 from psychocounsel.data.rows import is_missing
 from psychocounsel.data.settings import DELIMITERS
 from psychocounsel.errors import UserError, words
@@ -46,6 +47,7 @@ def file_rows(
         ".ndjson": _jsonl,
         ".json": _json,
         ".parquet": _parquet,
+        ".txt": _text,
         ".csv": read_table,
         ".tsv": read_table,
     }
@@ -94,11 +96,20 @@ def _jsonl(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
     with _open(file) as lines:
         for number, line in enumerate(lines, 1):
             if line.strip():
-                if number == 1 and line.lstrip()[0] == "[":
-                    raise UserError(f"{file}: holds a list, and not one JSON object a line; name it .json")
                 where = f"{name} line {number}"
                 value = _parse_json(line, where, "; a line holds one object and no comma after it")
+                if number == 1 and line.lstrip()[0] == "[" and not is_bare_talk(value):
+                    raise UserError(f"{file}: holds a list, and not one JSON object a line; name it .json")
                 yield where, value if isinstance(value, UserError) else _object(value, where)
+
+
+def _text(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
+    """Yield the one row of a file that is a transcript: `Client: ...` and `Counselor: ...`, a line for each turn."""
+    with _open(file) as lines:
+        text = lines.read()
+    if not is_transcript(text):
+        raise UserError(f"{file}: {WITHOUT_SPEAKERS} (rows of other kinds belong in a .jsonl or .csv file)")
+    yield name, {TALKS[0]: text}
 
 
 def _json(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
@@ -106,6 +117,8 @@ def _json(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
         rows = _parse_json(text.read(), name, "; a file with one object a line is named .jsonl")
     if isinstance(rows, UserError):
         raise rows
+    if is_bare_talk(rows) or (isinstance(rows, Mapping) and first_of(rows, TALKS)):  # a file for each conversation
+        rows = [rows]
     if not isinstance(rows, list):
         raise UserError(f"{file}: must hold a list of rows; one JSON object a line belongs in a .jsonl file")
     yield from numbered(rows, name)
@@ -238,4 +251,6 @@ def numbered(rows: Iterable[Any], name: str) -> Iterator[tuple[str, Row | UserEr
 
 
 def _object(row: Any, where: str) -> Row | UserError:
+    if is_bare_talk(row):
+        return {TALKS[0]: row}
     return row if isinstance(row, Mapping) else UserError(f"{where}: must be a JSON object")

@@ -18,16 +18,19 @@ pairs: of two replies to one prompt, that with the higher number is chosen.
 
 import math
 import re
-import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise, takewhile
 from typing import Any
 
 from psychocounsel.counsel.principles import PRINCIPLES
+from psychocounsel.data.html_text import has_html, without_html
 from psychocounsel.data.messages import (
+    MARKS,
     TALKS,
+    WITHOUT_SPEAKERS,
     Message,
+    Unlearned,
     alternating,
     cell_value,
     client_last,
@@ -46,15 +49,15 @@ from psychocounsel.storage.files import with_noun
 Ratings = dict[str, float]
 
 _PROMPTS = ("prompt", "question")
-_COMPLETIONS = ("completion", "response", "answer")
+COMPLETIONS = ("completion", "response", "answer")
 IDS = ("prefID", "id", "ID")
 SYSTEM = ("system", "system_prompt")
 # Columns of texts and of lists of messages, and for some the columns that another one of them replaces.
-TEXTS = (*_PROMPTS, "chosen", "rejected", *_COMPLETIONS, *TALKS, "replies", *SYSTEM, "role", "content")
+TEXTS = (*_PROMPTS, "chosen", "rejected", *COMPLETIONS, *TALKS, "replies", *SYSTEM, "role", "content")
 _PAIRS_AND_TALKS = ("chosen", "rejected", "replies", *TALKS)
 RIVALS = {
     "prompt": (*_PROMPTS, *TALKS),
-    "completion": (*_COMPLETIONS, *_PAIRS_AND_TALKS),
+    "completion": (*COMPLETIONS, *_PAIRS_AND_TALKS),
     "messages": ("chosen", "rejected", "replies"),
     "chosen": ("replies", *TALKS),
     "system": SYSTEM,
@@ -66,30 +69,9 @@ _MISSING = {"", "na", "n/a", "nan", "null"}  # what tables write for a missing n
 _SCORE = "reply_score"  # a number that ranks the replies to one prompt, such as votes
 _SIDE_COLUMNS = ("model", *(f"{name}_rating" for name in PRINCIPLES))
 _LABELS = {
-    **dict.fromkeys(("true", "1", "1.0", "yes", "good", "desirable"), True),
-    **dict.fromkeys(("false", "0", "0.0", "no", "bad", "undesirable"), False),
+    **dict.fromkeys(("true", "1", "1.0", "yes", "good", "high", "desirable"), True),
+    **dict.fromkeys(("false", "0", "0.0", "no", "bad", "low", "undesirable"), False),
 }
-# Names that published data sets give to these columns; compared in lower case, without underscores.
-_OTHER_NAMES = {
-    "prompt": (
-        *("question", "questiontext", "context", "input", "query", "speech", "post", "patient", "client", "user"),
-        *("seeker", "seekerpost", "description", "instruction", "questiontitle"),
-        *TALKS,  # beside chosen and rejected
-    ),
-    "chosen": ("preferred", "better", "winner", "good"),
-    "rejected": ("dispreferred", "worse", "loser", "bad"),
-    "completion": (
-        *("response", "answer", "answertext", "reply", "output", "therapist", "counselor", "counsellor", "assistant"),
-        *("supporter", "responsepost", "target"),
-    ),
-    "messages": (),
-    "label": (),
-}
-_TURN_NAMES = (  # of conversation, speaker and text in a file with one turn a row, in the same form
-    ("transcriptid", "conversationid", "dialogueid", "dialogid", "sessionid", "conversation", "session", "transcript"),
-    ("role", "speaker", "interlocutor", "from", "author"),
-    ("content", "utterancetext", "utterance", "text", "value", "message"),
-)
 
 
 @dataclass
@@ -104,6 +86,7 @@ class Example:
     `order`: indices of the replies in the rated row, from 0. `harmful`: for each reply of a rated row, True if it is
     marked as harmful. `probability`: probability that the first reply of a pair is preferred; None if the row does not
     say. `risk`: the client's risk, unparsed. `left_out`: turns of the client after the last reply of a conversation.
+    `unlearned`: turns of the therapist that are marked as not to be learned. `hint`: what reads a reply of a row without one.
     `turns`: the messages of each reply, if one has several; they alternate, and the therapist begins and ends.
     `replies` then holds what the therapist says in them.
     """
@@ -124,6 +107,8 @@ class Example:
     probability: float | None = None
     risk: Any = None
     left_out: int = 0
+    unlearned: int = 0
+    hint: str = ""
     turns: list[list[Message]] | None = None
 
     def client_texts(self) -> list[str]:
@@ -132,10 +117,17 @@ class Example:
         return [message["content"] for message in messages if message["role"] == "user"]
 
 
-def parse_row(row: Mapping[str, Any], where: str, rating_range: Sequence[float] = (1, 5)) -> Example:
-    """Parse one row; `rating_range` holds the lowest and highest rating.
+class UnknownColumns(UserError):
+    """A row of no known format. Other names of its columns may make it one."""
+
+
+def parse_row(
+    row: Mapping[str, Any], where: str, rating_range: Sequence[float] = (1, 5), html: str | None = None
+) -> Example:
+    """Parse one row; `rating_range` holds the lowest and highest rating. `html="text"` makes text of HTML.
 
     Raises:
+        UnknownColumns: if the row has none of the formats.
         UserError: naming the file, row and column, and never quoting the text.
     """
     row = {
@@ -143,6 +135,8 @@ def parse_row(row: Mapping[str, Any], where: str, rating_range: Sequence[float] 
         for name, value in row.items()
         if value is not None and (name in TEXTS or not is_missing(value))
     }
+    if html == "text":
+        row = {name: without_html(value) if name in TEXTS else value for name, value in row.items()}
     for name in _NOT_PASSED_ON:
         if _lists_something(row.get(name)):
             raise UserError(f"{where}: {name} cannot be passed to the chat template; remove the column, or these rows")
@@ -186,7 +180,7 @@ def _parsed(row: Mapping[str, Any], where: str, rating_range: Sequence[float]) -
     prompt = _prompt(row, where)
     if kind == "speech":
         return Example(identity, where, prompt, [])
-    name = first_of(row, _COMPLETIONS)
+    name = first_of(row, COMPLETIONS)
     scores = [_number(row[_SCORE], f"{where}: {_SCORE}")] if _SCORE in row else None
     example = Example(identity, where, prompt, [], scores=scores, label=_label(row, where))
     return _replied(example, [reply_turns(row[name], prompt, where, name)])
@@ -207,8 +201,8 @@ def _format(row: Mapping[str, Any], where: str) -> str:
     if "messages" in row or (first_of(row, TALKS) and not first_of(row, _PROMPTS)):
         return "chat"
     if not first_of(row, _PROMPTS):
-        raise UserError(f"{where}: {_missing((*_PROMPTS, 'messages'), row)}")
-    return "demonstration" if first_of(row, _COMPLETIONS) else "speech"
+        raise UnknownColumns(f"{where}: {_missing((*_PROMPTS, 'messages'), row)}")
+    return "demonstration" if first_of(row, COMPLETIONS) else "speech"
 
 
 def unread_columns(row: Mapping[str, Any]) -> set[str]:
@@ -224,30 +218,35 @@ def unread_columns(row: Mapping[str, Any]) -> set[str]:
         case "chat":
             return set(names) - read - {first_of(names, TALKS), "label"}
         case "demonstration":
-            read |= {first_of(names, _COMPLETIONS), "label", _SCORE}
+            read |= {first_of(names, COMPLETIONS), "label", _SCORE}
     return set(names) - read - {first_of(names, _PROMPTS)}
 
 
 def _conversation(row: Mapping[str, Any], where: str, identity: str) -> Example:
-    """Return the last therapist's turn with the turns before it. The client's turns after it are left out."""
+    """Return the last therapist's turn that is learned, with the turns before it. The turns after it are left out."""
     name = first_of(row, TALKS)
-    talk = (
-        read_transcript(row[name], where, name, _likely_turns(_plain_names(row)))
-        if isinstance(row[name], str)
-        else row[name]
-    )
-    messages = read_messages(talk, where, name)
+    talk = row[name]
+    if isinstance(talk, str) and not is_transcript(talk):
+        raise UnknownColumns(f"{where}: {name} {WITHOUT_SPEAKERS}")
+    messages = read_messages(read_transcript(talk, where, name) if isinstance(talk, str) else talk, where, name)
     messages = joined_turns(messages, ("assistant",) if name == "messages" else ("user", "assistant"))
-    last = max((place for place, message in enumerate(messages) if message["role"] == "assistant"), default=-1)
-    if last < 0:
-        raise UserError(f"{where}: {name} has no turn of the therapist (role assistant)")
+    replies = [place for place, message in enumerate(messages) if message["role"] == "assistant"]
+    learned = [place for place in replies if not isinstance(messages[place], Unlearned)]
+    if not learned:
+        marked = f", which is not marked by {', '.join(MARKS[:4])}: 0 or false" if replies else ""
+        raise UserError(f"{where}: {name} has no turn of the therapist (role assistant){marked}")
+    last = learned[-1]
     prompt = _with_system(client_last(messages[:last], where), row, where)
-    left_out = len(messages) - last - 1
-    return Example(identity, where, prompt, [messages[last]["content"]], label=_label(row, where), left_out=left_out)
+    example = Example(identity, where, prompt, [messages[last]["content"]], label=_label(row, where))
+    left_out = sum(message["role"] == "user" for message in messages[last + 1 :])
+    return replace(example, left_out=left_out, unlearned=len(replies) - len(learned))
 
 
 def every_turn(example: Example) -> list[Example]:
-    """Return one example for each therapist's turn that follows a client's turn; the earlier turns are its prompt."""
+    """Return one example for each therapist's turn that follows a client's turn; the earlier turns are its prompt.
+
+    Turns that are marked as not to be learned are prompts of later turns alone.
+    """
     if example.turns and len(example.turns) == 1:
         *before, last = example.turns[0]
         example = replace(example, prompt=[*example.prompt, *before], replies=[last["content"]], turns=None)
@@ -261,7 +260,10 @@ def every_turn(example: Example) -> list[Example]:
             left_out=0,
         )
         for place, message in enumerate(example.prompt)
-        if message["role"] == "assistant" and place and example.prompt[place - 1]["role"] == "user"
+        if message["role"] == "assistant"
+        and place
+        and example.prompt[place - 1]["role"] == "user"
+        and not isinstance(message, Unlearned)
     ]
     return [*turns, example]
 
@@ -281,8 +283,8 @@ def _label(row: Mapping[str, Any], where: str) -> bool | None:
     word = str(row["label"]).strip().lower()
     if word not in _LABELS:
         raise UserError(
-            f"{where}: label must be true or false (or 1 and 0, yes and no, good and bad); remove or rename the column if it "
-            "does not say whether the reply is good"
+            f"{where}: label must be true or false (or 1 and 0, yes and no, good and bad, high and low); remove or rename the "
+            "column if it does not say whether the reply is good"
         )
     return _LABELS[word]
 
@@ -339,11 +341,11 @@ def _implicit(row: Mapping[str, Any], where: str) -> tuple[list[Message], list[l
     for name in ("chosen", "rejected"):
         session = row[name]
         if isinstance(session, str) and not is_transcript(session):
-            raise UserError(
+            raise UnknownColumns(
                 f"{where}: {_missing(_PROMPTS, row)}; chosen and rejected alone must be lists of messages or transcripts"
             )
         if isinstance(session, str):
-            talk = read_messages(read_transcript(session, where, name, ""), where, name)
+            talk = read_messages(read_transcript(session, where, name), where, name)
             session = joined_turns(talk, ("user", "assistant"))
         sessions.append(read_messages(session, where, name))
     chosen, rejected = sessions
@@ -351,8 +353,7 @@ def _implicit(row: Mapping[str, Any], where: str) -> tuple[list[Message], list[l
     while shared and chosen[shared - 1]["role"] != "user":
         shared -= 1
     if not shared:
-        hint = _likely_columns(row)
-        raise UserError(f"{where}: chosen and rejected must begin with the same turn of the client{hint}")
+        raise UnknownColumns(f"{where}: chosen and rejected must begin with the same turn of the client")
     sides = {"chosen": chosen[shared:], "rejected": rejected[shared:]}
     turns = [alternating(side, where, name) for name, side in sides.items()]
     return _with_system(chosen[:shared], row, where), turns
@@ -418,47 +419,15 @@ def _flag(value: Any, what: str) -> bool:
     return bool(value)
 
 
-def _likely_turns(named: Mapping[str, str]) -> str:
-    """Return the keys for a file with one turn a row, ready to paste, if its columns look like one."""
-    group, role, content = (next((named[name] for name in names if name in named), None) for names in _TURN_NAMES)
-    return (
-        words(f"; try data.group_by={group} {shlex.quote(f'data.columns={{role: {role}, content: {content}}}')}")
-        if group and role and content
-        else ""
-    )
-
-
-def _plain_names(row: Mapping[str, Any]) -> dict[str, str]:
-    """Return the names of the row's columns by their names in lower case without blanks and underscores."""
-    return {str(name).lower().replace("_", "").replace(" ", ""): str(name) for name in row}
-
-
 def _missing(names: Sequence[str], row: Mapping[str, Any]) -> str:
     columns = words(", ".join(sorted(map(str, row))) or "none")  # names may be texts: a table may lack its header
-    return f"needs {' or '.join(names)}; its non-empty columns are {columns}{_likely_columns(row)}"
-
-
-def _likely_columns(row: Mapping[str, Any]) -> str:
-    """Return `data.columns` with the likeliest meaning of the row's columns, ready to paste; an empty text if none is known."""
-    named = _plain_names(row)
-    likely: dict[str, str] = {}
-    for name, others in _OTHER_NAMES.items():
-        column = next((named[other] for other in (name, *others) if other in named), None)
-        if column is not None and column not in likely.values():
-            likely[name] = column
-    if "prompt" not in likely:
-        return _likely_turns(named) or (f"; try 'data.columns={{prompt: {named['text']}}}'" if "text" in named else "")
-    pairs = ", ".join(
-        f'{name}: "{column}"' if re.search(r"\W", column, re.ASCII) else f"{name}: {column}"
-        for name, column in likely.items()
-    )
-    return words(f"; try {shlex.quote(f'data.columns={{{pairs}}}')}")
+    return f"needs {' or '.join(names)}; its non-empty columns are {columns}"
 
 
 def _prompt(row: Mapping[str, Any], where: str) -> list[Message]:
     name = first_of(row, _PROMPTS)
     if not name:
-        raise UserError(f"{where}: {_missing(_PROMPTS, row)}")
+        raise UnknownColumns(f"{where}: {_missing(_PROMPTS, row)}")
     if isinstance(row[name], str):
         prompt = read_prompt(row[name], where, name)
     else:
@@ -481,11 +450,12 @@ def _with_system(prompt: list[Message], row: Mapping[str, Any], where: str) -> l
 
 # Odd rows and dropped rows: they are reported, never changed.
 
+_EMPTY_THOUGHTS = re.compile(r"\s*<think>\s*</think>")
 _SHOWN = 20  # dropped rows whose reason is printed
 
 
 def warn(examples: Sequence[Example], name: str, report: Callable[[str], None]) -> None:
-    """Report how many rows repeat or contradict other ones, hold NUL bytes or `nan`, or have two client turns in a row."""
+    """Report how many rows repeat or contradict other ones, hold odd texts, or have turns that are not learned."""
     distinct = {
         (repr(example.prompt), *example.replies, repr(example.ratings) if example.rated else "") for example in examples
     }
@@ -502,6 +472,13 @@ def warn(examples: Sequence[Example], name: str, report: Callable[[str], None]) 
         "hold nan as a text, which pandas writes for a missing one": sum(map(_has_nan, examples)),
         "hold two client turns in a row": sum(map(_has_two_turns, examples)),
         "end on turns of the client, which are left out": sum(example.left_out > 0 for example in examples),
+        f"have turns marked by {', '.join(MARKS[:4])}: 0 or false, which are not learned": sum(
+            example.unlearned > 0 or Unlearned in map(type, example.prompt) for example in examples
+        ),
+        "hold HTML, such as <p> or &nbsp;; data.html=text makes text of it": sum(map(_has_html, examples)),
+        "begin a reply with an empty <think></think>, which is learned; remove it unless the model shall write it": sum(
+            any(map(_EMPTY_THOUGHTS.match, example.replies)) for example in examples
+        ),
     }
     for what, count in counts.items():
         if count:
@@ -531,6 +508,10 @@ def _texts_of(example: Example) -> list[str]:
 
 def _has_nul(example: Example) -> bool:
     return any("\0" in text for text in _texts_of(example))
+
+
+def _has_html(example: Example) -> bool:
+    return any(map(has_html, _texts_of(example)))
 
 
 def _has_nan(example: Example) -> bool:

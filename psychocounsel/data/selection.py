@@ -16,7 +16,7 @@ from psychocounsel.counsel.principles import PRINCIPLES
 from psychocounsel.data.messages import Message
 from psychocounsel.data.rows import Example, every_turn, report_dropped, warn
 from psychocounsel.data.shared_text import components_of, hash_of, normalised, openings, reply_key
-from psychocounsel.data.sources import load_examples, source_of
+from psychocounsel.data.sources import StandardSource, advice_on, load_examples, source_of
 from psychocounsel.errors import UserError, words
 from psychocounsel.settings.paths import SHIPPED_DATA
 from psychocounsel.storage.files import with_noun
@@ -84,10 +84,17 @@ def all_rows(data: DictConfig) -> list[Example]:
 def _load_one(data: DictConfig, path: str | None, split: str, revision: str | None, report: Report) -> list[Example]:
     dropped: list[str] | None = [] if data.bad_rows == "drop" else None
     unread = None if path in SHIPPED_DATA else set[str]()
-    examples = load_examples(path, split, revision, source_of(data), data.rating_range, dropped, unread)
+    source = source_of(data)
+    examples = load_examples(path, split, revision, source, data.rating_range, dropped, unread)
     report_dropped(dropped, len(dropped or []) + len(examples), path or data.name, report)
+    if isinstance(source, StandardSource) and source.left_out:
+        count = with_noun(len(source.left_out), "conversation" if data.group_by else "row")
+        spelt = ", ".join(f"{column}: {value}" for column, value in data.where.items())
+        report(f"{path}: {count} left out by data.where={{{spelt}}}")
     if unread:
-        report(f"{path or data.name}: columns that are not read: {words(', '.join(sorted(unread)))}")
+        advice = advice_on(source, path, split, revision, unread, any(example.replies for example in examples))
+        report(f"{path or data.name}: columns that are not read: {words(', '.join(sorted(unread)))}{advice}")
+        examples = [example if example.replies else replace(example, hint=advice) for example in examples]
     warn(examples, path or data.name, report)
     return with_soft_labels(pairs_of(examples, data, path or data.name, report), data.soft_labels)
 

@@ -1,6 +1,6 @@
 """The group `data`: its keys, their checks, and what a mixture names. Imports no torch."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,8 +32,19 @@ COLUMNS = (
     *("role", "content"),
     *(f"{side}_{name}_rating" for side in ("chosen", "rejected") for name in PRINCIPLES),
 )
+JOINED = ("prompt", "system", "chosen", "rejected", "completion", "content")  # texts of one or of several columns
 DELIMITERS = {"comma": ",", "semicolon": ";", "tab": "\t", "bar": "|"}
 OWN = "own"  # a control that the user gives: replies of the base or of an earlier policy, in `data.own_replies`
+
+
+def listed(value: Any) -> list[Any]:
+    """Return the values of a setting that holds one or a list of them."""
+    return [*value] if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+
+
+def columns_in(given: Any) -> list[str]:
+    """Return the columns that a value of `data.columns` names: one, or several whose texts are joined."""
+    return [*map(str, listed(given))]
 
 
 @dataclass
@@ -74,8 +85,10 @@ class DataConfig:
     rating_range: list[float] = option([1.0, 5.0])
     mix: list[MixEntry] = option([])
     # None by default, so that runs of earlier versions keep their identity.
-    columns: dict[str, str] | None = None
+    columns: dict[str, Any] | None = None  # each value is a column, or a list of columns whose texts are joined
     group_by: str | None = None
+    where: dict[str, Any] | None = None
+    html: str | None = option(None, choices=("text",))
     subset: str | None = None
     train_on: str | None = option(None, choices=("last", "every"))
     delimiter: str | None = option(None, choices=(*DELIMITERS,))
@@ -157,7 +170,18 @@ def check_data(config: DictConfig) -> None:
 
 def _check_columns(config: DictConfig) -> None:
     data = config.data
-    named = [*(data.columns or {}).values()]
+    for name, given in (data.columns or {}).items():
+        several = OmegaConf.is_list(given)
+        if not all(isinstance(column, str | int) for column in (given if several else [given])) or given == []:
+            raise UserError(f"data.columns.{name}: must be a column, or a list of columns whose texts are joined")
+        if several and name not in JOINED:
+            raise UserError(
+                f"data.columns.{name}: names one column; only {', '.join(JOINED)} join the texts of several"
+            )
+    for column, values in (data.where or {}).items():
+        if OmegaConf.is_dict(values) or values == []:
+            raise UserError(f"data.where.{column}: must be a value, or a list of values, for instance [high, medium]")
+    named = [column for given in (data.columns or {}).values() for column in columns_in(given)]
     if len({*named}) < len(named):
         raise UserError(f"data.columns={data.columns}: gives one column two names; give each column one")
     for name in data.columns or {}:
@@ -174,9 +198,10 @@ def _check_columns(config: DictConfig) -> None:
     if data.get("_target_"):  # a source of the user's may have keys of these names
         kinds = [kind for kind in target_class(config, "data").__mro__ if kind is not DataConfig]
         own = {name for kind in kinds for name in vars(kind).get("__annotations__", {})}
-    for key in ("columns", "delimiter", "group_by", "subset"):
-        if data[key] and key not in own and (data.mix or data.get("_target_")):
-            what = "data.mix" if data.mix else data._target_
+    for key in ("columns", "delimiter", "group_by", "subset", "where"):
+        mixed = data.mix and key != "where"
+        if data[key] and key not in own and (mixed or data.get("_target_")):
+            what = "data.mix" if mixed else data._target_
             raise UserError(
                 f"data.{key}: cannot be combined with {what}, whose rows have the usual columns; leave it out"
             )

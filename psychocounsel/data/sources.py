@@ -6,19 +6,24 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
 
 from psychocounsel.data.base import Row, Source
-from psychocounsel.data.files import file_rows, is_number, kind_of, numbered
-from psychocounsel.data.rows import IDS, RIVALS, SYSTEM, TEXTS, Example, parse_row, unread_columns
+from psychocounsel.data.files import file_rows, kind_of, numbered
+from psychocounsel.data.likely_columns import likely_columns, may_be_texts
+from psychocounsel.data.messages import TALKS, first_of
+from psychocounsel.data.rows import IDS, TEXTS, Example, UnknownColumns, parse_row, unread_columns
+from psychocounsel.data.settings import columns_in
+from psychocounsel.data.shaping import chosen, shaped
 from psychocounsel.data.shipped_rows import SHIPPED
 from psychocounsel.errors import UserError, words
 from psychocounsel.remote.hub import dataset_location
 from psychocounsel.settings.targets import build_section, wrong_return
+from psychocounsel.storage.files import with_noun
 from psychocounsel.storage.modes import mask_of, own_umask, restricted
 
 # Cells of a CSV file that are missing: the empty ones. pandas would drop a client who says "None", too.
@@ -31,6 +36,11 @@ _SPLITS = {  # by words in the name of a file or of its folder
 # Columns whose cells stay texts even if all of them are numbers: as numbers, the ids 001 and 1 would be the same.
 _AS_TEXT = {*TEXTS, *IDS, "topic", "risk", "language", "item", "rater", "expert"}
 
+_WITHOUT_LABEL = (
+    "has a reply and no label, and other rows have one: add it, or rename the column if it does not say whether a reply "
+    "is good"
+)
+
 
 @dataclass
 class StandardSource(Source):
@@ -41,22 +51,22 @@ class StandardSource(Source):
 
     copies: Path | None = None
     alone: bool = False  # True if the run reads no other file, which `columns` may have been written for
+    advises: bool = False  # True if errors may advise keys such as `columns`, which the command that reads the rows has
+    left_out: set[str] = field(default_factory=set)  # places or conversations of the rows that `where` did not choose
 
     @property
     def texts(self) -> set[str]:
         """The columns of a table whose cells stay texts even if all of them are numbers."""
-        named = {column for name, column in (self.columns or {}).items() if name in _AS_TEXT}
+        named = {
+            column for name, given in (self.columns or {}).items() if name in _AS_TEXT for column in columns_in(given)
+        }
         return {*_AS_TEXT, *named, *([self.group_by] if self.group_by else [])}
 
     def rows(self, path: str | None, split: str, revision: str | None) -> Iterator[tuple[str, Row | UserError]]:
         rows = _standard_rows(self, path, split, revision)
-        if self.columns:
-            rows = _all_renamed(rows, self.columns, path, alone=self.alone)
-        if self.group_by:
-            names = {column: name for name, column in (self.columns or {}).items()}
-            group_by = names.get(self.group_by, self.group_by)
-            rows = _conversations(rows, group_by, "id" in (self.columns or {}) and group_by != "id")
-        yield from rows
+        if self.where:
+            rows = chosen(rows, self.where, path, self.group_by, self.left_out)
+        yield from shaped(rows, path, self.columns, self.group_by, self.alone)
 
     def files(self, path: str | None) -> Sequence[Path]:
         """Return the local files; none for a hub dataset, which its commit identifies."""
@@ -64,139 +74,6 @@ class StandardSource(Source):
         if path in SHIPPED:
             return SHIPPED[path].files()
         return [local] if local.is_file() else sorted(file for file in local.rglob("*") if file.is_file())
-
-
-def _all_renamed(
-    rows: Iterable[tuple[str, Row | UserError]], columns: Mapping[str, str], path: str | None, alone: bool
-) -> Iterator[tuple[str, Row | UserError]]:
-    """Yield the rows with the names that `columns` gives to their columns.
-
-    Raises:
-        UserError: at the end, if no row has one of the columns that `columns` names. Unless it is `alone`, a file may have
-            none of them and the usual names instead, as another file of the same run may.
-    """
-    unseen, names = dict(columns), set[str]()
-    for where, row in rows:
-        if unseen and isinstance(row, Mapping):
-            unseen = {name: column for name, column in unseen.items() if column not in row}
-            names |= {*map(str, row)}
-        yield where, _renamed(row, columns, where)
-    lacking = [(name, column) for name, column in unseen.items() if alone or name not in names]
-    if lacking and (alone or len(unseen) < len(columns)):
-        name, column = lacking[0]
-        there = words(", ".join(sorted(names)))
-        raise UserError(f"{path}: no row has a column {column} (data.columns.{name}); the columns are {there}")
-
-
-def _renamed(row: Row | UserError, columns: Mapping[str, str], where: str) -> Row | UserError:
-    """Return the row with the names that `columns` gives to its columns, or a UserError if it lacks a text that they name.
-
-    Other columns that would compete with a named one keep their values under a name that is not read. A row that has the
-    usual name already, as in another file of the same run, is left as it is.
-    """
-    if isinstance(row, UserError):
-        return row
-    named = {name: column for name, column in columns.items() if column in row}
-    for name in ("prompt", "messages"):
-        if name in named and row[named[name]] is None and row.get(name) is None:
-            return UserError(f"{where}: its column {named[name]} is empty (data.columns.{name})")
-    for name, column in columns.items():
-        if name in TEXTS and name not in (*SYSTEM, *named, *row):
-            there = words(", ".join(sorted(map(str, row))))
-            return UserError(f"{where}: has no column {column} (data.columns.{name}); its columns are {there}")
-    hidden = {other for name in named for other in RIVALS.get(name, ())} - {*named}
-    rest = {name: value for name, value in row.items() if name not in named.values() and name not in named}
-    kept = {f"{name} (not in data.columns)" if name in hidden else name: value for name, value in rest.items()}
-    return kept | {name: row[column] for name, column in named.items()}
-
-
-@dataclass
-class _Conversation:
-    """Conversation that is being joined.
-
-    `first`: the place of its first row. `about`: what its rows say of the whole. `turns`: place and message of each turn,
-    by its id or its place.
-    """
-
-    first: str
-    about: dict[str, Any]
-    turns: dict[str, tuple[str, dict[str, Any]]]
-
-
-_OF_WHOLE = ("label", "topic", "risk", "language")  # columns that hold for a conversation if its rows agree
-
-
-def _conversations(
-    rows: Iterable[tuple[str, Row | UserError]], group_by: str, has_ids: bool
-) -> Iterator[tuple[str, Row | UserError]]:
-    """Join rows with one turn each to conversations, in the order of their ids if these are numbers, otherwise of the file.
-
-    With `has_ids`, rows with the same `id` in one conversation are one turn: some sets repeat it for every annotator. A label,
-    topic, risk or language that differs between the rows of a conversation belongs to turns. It is renamed, so that it is not
-    read, and reported as such.
-
-    Raises:
-        UserError: for a row that cannot be read or belongs to no conversation, because dropping it would join other turns;
-            for an id that stands for different turns; if the rows of a conversation have different system messages or are
-            in two files, which may count their conversations each from 1.
-    """
-    conversations: dict[str, _Conversation] = {}
-    for where, row in rows:
-        if isinstance(row, UserError):
-            raise row
-        group = _key(row, group_by, f"{where}: has no conversation (data.group_by={group_by})")
-        about = {name: value for name, value in row.items() if name not in (*TEXTS, "id", group_by)}
-        system = {name: row[name] for name in SYSTEM if row.get(name) is not None}
-        conversation = conversations.setdefault(group, _Conversation(where, about | system, {}))
-        if file_of(where) != (first := file_of(conversation.first)):
-            raise UserError(
-                f"{where}: {first} has a conversation of this name, too (data.group_by={group_by}): give each conversation a "
-                "name of its own, or put the turns of one conversation into one file"
-            )
-        _agree(conversation, about, system, where)
-        number = _key(row, "id", f"{where}: has no id") if has_ids else where
-        message = {"role": row["role"], "content": row["content"]}
-        if not str(row["content"] or "").strip():
-            raise UserError(f"{where}: the text of its turn is empty; remove the row")
-        place, known = conversation.turns.setdefault(number, (where, message))
-        if known != message:
-            raise UserError(
-                f"{where}: has the id of another turn ({place}); leave id out of data.columns if it counts no turns"
-            )
-    for group, conversation in conversations.items():
-        turns = conversation.turns
-        order = sorted(turns, key=float) if all(map(is_number, turns)) else [*turns]
-        yield conversation.first, {**conversation.about, "id": group, "dialog": [turns[number][1] for number in order]}
-
-
-def file_of(where: str) -> str:
-    """Return the file's name in a row's place, such as `a.csv row 3` or `a.jsonl line 3`; parts of a table count as one file."""
-    return re.sub(r"-\d+-of-\d+(?=\.)", "", re.sub(r" (row|line) \d+$", "", where))
-
-
-def _key(row: Row, column: str, why: str) -> str:
-    value = row.get(column)
-    if value is None:
-        raise UserError(
-            f"{why}: the column {column} is missing or empty; the columns are {words(', '.join(sorted(map(str, row))))}"
-        )
-    if isinstance(value, list | Mapping):
-        raise UserError(f"{why}: {column} is neither text nor a number")
-    return str(value)
-
-
-def _agree(conversation: _Conversation, about: Mapping[str, Any], system: Mapping[str, Any], where: str) -> None:
-    """Compare what a row says of its conversation with what the rows before it said."""
-    for name in _OF_WHOLE:
-        earlier, now = conversation.about.get(name), about.get(name)
-        if earlier != now:
-            conversation.about.pop(name, None)
-            conversation.about[f"{name} (differs between turns)"] = now if earlier is None else earlier
-    for name, text in system.items():
-        if conversation.about.setdefault(name, text) != text:
-            raise UserError(
-                f"{where}: has another {name} message than the first row of its conversation ({conversation.first})"
-            )
 
 
 def _standard_rows(
@@ -225,21 +102,23 @@ def _standard_rows(
 
 
 _KINDS = ({".csv", ".tsv"}, {".jsonl", ".ndjson"}, {".parquet"})
+_TALKS = (".txt", ".json")  # files that may hold a conversation each
 
 
 def _files_of_splits(folder: Path) -> dict[str, list[Path]]:
     """Return the files of each split of a folder whose data are files of one kind of rows.
 
     The words in a file's name, or else in its folders' names, tell its split. Files without such a word are training data.
-    For others the result is {}: folders with a card that lists files or with JSON, and what the datasets library has saved.
+    For others the result is {}: folders with a card that lists files or with JSON but for conversations, and what the datasets
+    library has saved.
 
     Raises:
         UserError: if some files are called training data and others belong to no split.
     """
-    files = _data_files_of(folder)
+    files = _data_files_of(folder) or _talks_of(folder)
     kinds = {kind_of(file) for file in files}
-    has_json = any(kind_of(file) == ".json" for file in _visible_files(folder))
-    if has_json or _card_lists_files(folder) or not any(kinds <= kind for kind in _KINDS):
+    has_json = any(kind_of(file) == ".json" for file in _visible_files(folder)) and kinds != {".json"}
+    if has_json or _card_lists_files(folder) or not any(kinds <= kind for kind in (*_KINDS, {".txt"}, {".json"})):
         return {}
     splits: dict[str, list[Path]] = {}
     for file in files:
@@ -276,6 +155,24 @@ def _data_files_of(folder: Path) -> list[Path]:
     return [file for file in _visible_files(folder) if kinds & {suffix.lower() for suffix in file.suffixes}]
 
 
+def _talks_of(folder: Path) -> list[Path]:
+    """Return the files of a folder without other data that hold a conversation each: all of one kind, or none."""
+    for kind in _TALKS:
+        files = [file for file in _visible_files(folder) if kind_of(file) == kind]
+        if files and (kind == ".txt" or all(map(_is_talk, files[:2]))):
+            return files
+    return []
+
+
+def _is_talk(file: Path) -> bool:
+    """Return True for a JSON file that holds a conversation, and no list of rows."""
+    try:
+        rows = [row for _, row in file_rows(file, (), None)]
+    except UserError:
+        return False
+    return len(rows) == 1 and isinstance(rows[0], Mapping) and bool(first_of(rows[0], TALKS))
+
+
 def _visible_files(folder: Path) -> list[Path]:
     """Return the files below a folder, but for hidden ones and those of hidden folders, such as the hub's `.cache`.
 
@@ -306,8 +203,8 @@ def source_of(data: DictConfig) -> Source:
     if data.get("_target_"):
         source: Source = build_section(data, "data")
         return source
-    given = {key: data.get(key) for key in ("columns", "delimiter", "group_by", "subset")}
-    return StandardSource(**given, alone=not (data.mix or data.eval_path))
+    given = {key: data.get(key) for key in ("columns", "delimiter", "group_by", "subset", "where", "html")}
+    return StandardSource(**given, alone=not (data.mix or data.eval_path), advises=not data.mix)
 
 
 def load_examples(
@@ -327,21 +224,61 @@ def load_examples(
     Raises:
         UserError: for a missing file or split, an empty dataset, or an unusable row (naming file and row).
     """
-    source, examples = source or StandardSource(), list[Example]()
+    source, examples, advice = source or StandardSource(), list[Example](), ""
     for where, row in read_rows(source, path, split, revision):
         try:
             if isinstance(row, UserError):
                 raise row
-            examples.append(parse_row(row, where, rating_range))
+            examples.append(parse_row(row, where, rating_range, source.html))
             if unread is not None:
                 unread |= unread_columns(row)
         except UserError as error:
+            if isinstance(error, UnknownColumns) and not advice:
+                advice = advice_on(source, path, split, revision)
+                error = UserError(f"{error}{advice}")
             if dropped is None:
-                raise
+                raise error from None
             dropped.append(str(error))
     if not examples and not dropped:
         raise UserError(f"{path or source.name}: the dataset is empty")
-    return examples
+    if unread is not None:
+        unread -= {*(source.where or {})}
+    return _labelled(examples, dropped)
+
+
+def _labelled(examples: list[Example], dropped: list[str] | None) -> list[Example]:
+    """Return the rows without those that lack a label though others have one, because such a reply may be a bad one.
+
+    Raises:
+        UserError: naming the first of them, without the list `dropped`.
+    """
+    lacking = {id(row) for row in examples if row.label is None and len(row.replies) == 1 and not row.scores}
+    if not lacking or all(row.label is None for row in examples):
+        return examples
+    reasons = [f"{row.where}: {_WITHOUT_LABEL}" for row in examples if id(row) in lacking]
+    if dropped is None:
+        raise UserError(f"{reasons[0]}, or drop {with_noun(len(lacking), 'such row')} by data.bad_rows=drop")
+    dropped += reasons
+    return [row for row in examples if id(row) not in lacking]
+
+
+def advice_on(
+    source: Source,
+    path: str | None,
+    split: str,
+    revision: str | None,
+    unread: set[str] | None = None,
+    has_replies: bool = False,
+) -> str:
+    """Return what `likely_columns` says of all rows that `data.where` chooses; an empty text for a source without such keys."""
+    if not isinstance(source, StandardSource) or not source.advises:
+        return ""
+    if unread is not None and not may_be_texts(unread, has_replies):
+        return ""
+    rows = _standard_rows(source, path, split, revision)
+    if source.where:
+        rows = chosen(rows, source.where, path, source.group_by, set())
+    return likely_columns([(where, row) for where, row in rows if not isinstance(row, UserError)], unread, has_replies)
 
 
 def read_rows(

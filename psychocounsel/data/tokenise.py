@@ -26,8 +26,8 @@ _FIXED_CLOCK = (
 )
 _SHIELDED = "rows spell control tokens, which are read as plain text"
 _WITHOUT_SYSTEM = (
-    "leave them out (of the rows, model.system_prompt, replies.system_prompt or /system), or give a template that accepts "
-    "them (chat_template=FILE beside the model's path)"
+    "leave them out (model.system_prompt=null; of the rows, replies.system_prompt or /system), or give a template that "
+    "accepts them (chat_template=FILE beside the model's path)"
 )
 _BLOCK = 512  # rows encoded per call, so that the tokenizer uses all cores
 
@@ -337,6 +337,7 @@ def _rendered(example: Example, chat: ChatFormat, kind: str) -> _Rendered:
         raise UserError(
             f"{example.where}: has a prompt and no reply; a reply stands in the column completion (or response, answer), a pair "
             "in chosen and rejected; speeches alone are for online algorithms (algo=online_dpo, ppo, rloo, grpo)"
+            f"{example.hint}"
         )
     if kind == "pairs" and len(example.replies) < 2:
         raise UserError(

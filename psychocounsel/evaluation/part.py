@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 _OF_SPLIT = (
     *("mix", "eval_path", "eval_split", "dev_fraction", "split_seed", "pairs", "min_gap", "gap", "principle_weights"),
-    *("safety_veto", "bad_rows", "columns", "group_by", "split", "subset"),
+    *("safety_veto", "bad_rows", "columns", "group_by", "where", "html", "split", "subset"),
 )
 
 

@@ -150,12 +150,6 @@ def test_a_transcript_with_marks_of_the_speakers_is_a_conversation() -> None:
     assert parse_row({"dialogue": numbered}, "f row 1").replies[0].startswith(GOOD)
     with pytest.raises(UserError, match="dialogue has a line that begins with a speaker, but without a colon"):
         parse_row({"dialogue": f"Client: {SPEECH}\nTherapist: {GOOD}\nClient - it is bad\nTherapist: Oh."}, "f row 1")
-    with pytest.raises(UserError, match=r"try 'data.columns={prompt: text}'$"):
-        parse_row({"id": 3, "text": SPEECH}, "f row 1")
-    with pytest.raises(
-        UserError, match=r"try data.group_by=conversation 'data.columns={role: speaker, content: text}'"
-    ):
-        parse_row({"conversation": "17", "speaker": "client", "text": SPEECH}, "f row 1")
     for odd in (SPEECH, f"Notes.\nClient: {SPEECH}\nTherapist: {GOOD}"):
         with pytest.raises(UserError, match="f row 1: dialogue is a text without speakers"):
             parse_row({"dialogue": odd}, "f row 1")
@@ -370,7 +364,7 @@ BAD_ROWS: dict[str, tuple[dict[str, Any], str]] = {
     "empty conversation": ({"messages": []}, "empty conversation"),
     "single messages beside a conversation": (
         {"conversations": [user(SPEECH)], "chosen": therapist(GOOD), "rejected": therapist(BAD)},
-        "try 'data.columns={prompt: conversations, chosen: chosen, rejected: rejected}'",
+        "chosen and rejected must begin with the same turn of the client",
     ),
     "implicit, different prompts": (
         {"chosen": [user(SPEECH), therapist(GOOD)], "rejected": [user("Hi"), therapist(BAD)]},

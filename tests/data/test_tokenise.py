@@ -261,8 +261,8 @@ def test_a_conversation_that_the_template_refuses_names_model_and_row() -> None:
     with pytest.raises(UserError) as caught:
         pair(chat_of(MISTRAL, system_prompt="Be kind."))
     assert str(caught.value) == (
-        "rows.jsonl row 1: org/model: its chat template refuses system messages (System role not supported): leave them out (of "
-        "the rows, model.system_prompt, replies.system_prompt or /system), or give a template that accepts them "
+        "rows.jsonl row 1: org/model: its chat template refuses system messages (System role not supported): leave them out "
+        "(model.system_prompt=null; of the rows, replies.system_prompt or /system), or give a template that accepts them "
         "(chat_template=FILE beside the model's path)"
     )
 
@@ -461,7 +461,8 @@ def test_a_template_that_loses_a_part_of_the_reply_is_refused(template: str) -> 
 def test_a_system_message_that_the_template_leaves_out_is_refused() -> None:
     silent = MISTRAL.replace("{{ raise_exception('System role not supported') }}", "")
     with pytest.raises(
-        UserError, match=r"^rows.jsonl row 1: org/model: its chat template writes no system messages, so"
+        UserError,
+        match=r"^rows.jsonl row 1: org/model: its chat template writes no system messages, .*system_prompt=null",
     ):
         pair(chat_of(silent, system_prompt="Be kind."))
     own = example("Since when?", "Hm.")

@@ -16,7 +16,8 @@ from psychocounsel.counsel.traits import language_of, read_risk_rules, read_topi
 from psychocounsel.data.messages import TALKS, talk_with_client
 from psychocounsel.data.near_duplicates import CJK
 from psychocounsel.data.rows import is_missing
-from psychocounsel.data.sources import StandardSource, file_of, read_rows
+from psychocounsel.data.shaping import file_of
+from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError, words
 from psychocounsel.grading.rating import conversation_text, turns_of
 from psychocounsel.storage.files import expanded

@@ -266,9 +266,9 @@ def _loader(config: DictConfig, main: str) -> str:
 _WHERE = ("cluster", "cluster.partition", "cluster.account", "cluster.qos")
 # Keys of `data` that choose the rows and the held-out part. Keys of the training part are left out.
 _OF_DATA = (
-    *("path", "revision", "split", "subset", "columns", "delimiter", "group_by", "mix", "bad_rows", "rating_range"),
+    *("path", "revision", "split", "subset", "columns", "delimiter", "group_by", "where", "html", "mix", "bad_rows"),
     *("eval_path", "eval_revision", "eval_split", "dev_fraction", "split_seed", "confidential", "allowed_hosts"),
-    *("pairs", "min_gap", "gap", "principle_weights", "safety_veto"),
+    *("rating_range", "pairs", "min_gap", "gap", "principle_weights", "safety_veto"),
 )
 
 

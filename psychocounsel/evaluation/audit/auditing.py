@@ -235,7 +235,8 @@ def load_others(config: DictConfig, say: Say) -> dict[str, list[Example]]:
     """
     others = {}
     for entry in config.audit.against:
-        source = StandardSource(columns=None if entry.path in SHIPPED_DATA else config.data.columns)
+        columns = None if entry.path in SHIPPED_DATA else config.data.columns
+        source = StandardSource(columns=columns, html=config.data.html)
         name, dropped = entry.name or entry.path, list[str]()
         rows = load_examples(entry.path, entry.split, entry.revision, source, config.data.rating_range, dropped)
         report_dropped(dropped, len(dropped) + len(rows), f"audit.against={name}", say)

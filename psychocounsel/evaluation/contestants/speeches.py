@@ -128,7 +128,7 @@ def training_examples(config: DictConfig, models: Sequence[LanguageModel]) -> tu
     Raises:
         UserError: if a run's data cannot be read any more.
     """
-    source = StandardSource(columns=config.data.columns)
+    source = StandardSource(columns=config.data.columns, html=config.data.html)
     examples = [example for path in config.trained_on for example in load_examples(path, "train", None, source)]
     unknown = []
     for model in models:
