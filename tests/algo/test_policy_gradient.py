@@ -17,6 +17,7 @@ from psychocounsel.algo.rloo import RLOO
 from psychocounsel.data.batch import build_batch
 from psychocounsel.data.group import Completion, Group
 from psychocounsel.errors import UserError
+from psychocounsel.rundir.identity import differing, identity
 from psychocounsel.settings.targets import build
 from tests.support.composed import check, compose
 from tests.support.harness import make_stepper, random_groups, small_lm
@@ -411,6 +412,17 @@ def test_the_default_weighs_where_another_engine_writes(algo: str, rollout: str,
     assert compose([f"algo={algo}", f"rollout={rollout}"]).algo.importance_cap == cap
     assert compose([f"algo={algo}", f"rollout={rollout}", "algo.importance_cap=null"]).algo.importance_cap is None
     assert compose([f"algo={algo}", f"rollout={rollout}", "algo.importance_cap=3"]).algo.importance_cap == 3
+
+
+@pytest.mark.parametrize(("rollout", "differ"), [("hf", []), ("vllm", ["algo.importance_cap"])])
+def test_a_run_of_an_earlier_version_is_resumed_unless_its_replies_were_not_weighed(
+    rollout: str, differ: list[str]
+) -> None:
+    now = identity(check(compose(["algo=grpo", "reward=tiny", f"rollout={rollout}", "dry_run=true"])))
+    added = ("importance_floor", "sequence_floor", "sequence_ceiling", "kl_unbiased")
+    earlier = {key: value for key, value in now.items() if key.removeprefix("algo.") not in added}
+    assert differing(now, earlier | {"algo.importance_cap": None}) == differ
+    assert differing(now | {"algo.importance_cap": None}, earlier | {"algo.importance_cap": None}) == []
 
 
 @pytest.mark.parametrize(
