@@ -29,6 +29,7 @@ from psychocounsel.rundir.results import read_metrics
 from psychocounsel.rundir.run import read_environment
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import read_json, read_mapping, recover_directory, replace_directory, write_atomically
+from psychocounsel.storage.weight_files import check_model_file, check_model_folder
 
 # Files of an earlier push, which a loader would mistake for parts of the new model.
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")
@@ -72,20 +73,36 @@ def _copy_best(run: Path, config: DictConfig, folder: Path, allowed_hosts: list[
 
 
 def _copy_whole(run: Path, draft: Path) -> dict[str, Any]:
-    """Copy `model/`; repeat if the run, still training, replaced it by a better model meanwhile."""
+    """Copy the files that we write into `model/`; repeat if the run, still training, replaced it by a better model meanwhile."""
     while True:
         about, model = _about(run), RunDir(run).model
         before = model.stat().st_ino
         shutil.rmtree(draft, ignore_errors=True)
         try:
-            shutil.copytree(model, draft)
-        except OSError:
+            left_out = _copy_known(model, draft)
+        except (OSError, UserError):
             if model.exists() and model.stat().st_ino == before:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
         else:
             if model.exists() and model.stat().st_ino == before:
+                if left_out:
+                    print(
+                        f"{model}: left out {', '.join(map(repr, left_out))}: an export holds only files that training writes"
+                    )
                 return about
+
+
+def _copy_known(model: Path, draft: Path) -> list[str]:
+    """Copy the checked files of a model folder that are ours and hold no code; return the names of the others."""
+    check_model_folder(model, "model")
+    known, others = ModelDir(model).files()
+    for file in known:
+        check_model_file(file)
+        copy = draft / file.relative_to(model)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, copy)
+    return others
 
 
 def _about(run: Path) -> dict[str, Any]:
@@ -117,6 +134,7 @@ def _adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Return the adapter's weights under their names in the wrapped model."""
     from safetensors.torch import load_file
 
+    check_model_folder(folder, "model")
     weights = load_file(folder / "adapter_model.safetensors")
     named = {}
     for name, value in weights.items():
