@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from psychocounsel.data.base import Row, Source
+from psychocounsel.data.file_sizes import check_sizes
 from psychocounsel.data.files import file_rows, is_number, kind_of, numbered
 from psychocounsel.data.rows import IDS, RIVALS, SYSTEM, TEXTS, Example, parse_row, unread_columns
 from psychocounsel.data.shipped_rows import SHIPPED
@@ -374,6 +375,8 @@ def read_rows(
 def _load_dataset(source: StandardSource, path: str, split: str, revision: str | None) -> Any:
     """Return a split of a saved `datasets` folder, a folder of data files, or a hub dataset."""
     folder, subset = Path(path), source.subset
+    for file in _visible_files(folder):
+        check_sizes(file)
 
     def converted(library: Any) -> Any:
         where = path if folder.exists() else dataset_location(path, revision)
