@@ -23,6 +23,7 @@ from psychocounsel.model.load import model_dtype, weights_id
 from psychocounsel.model.lora import merged_parameters
 from psychocounsel.model.settings import saves_adapter
 from psychocounsel.model.tokenizer import load_chat_format
+from psychocounsel.remote.received import shown
 from psychocounsel.rundir.manifest import complete_checkpoints, is_complete
 from psychocounsel.rundir.paths import CheckpointDir, ModelDir, RunDir
 from psychocounsel.rundir.results import read_metrics
@@ -239,10 +240,11 @@ def _check_visibility(repository: str, public: bool, is_private: bool) -> None:
 
 def _reason(error: BaseException) -> str:
     """Return one line that explains why the hub refused the upload or could not be reached."""
+    from huggingface_hub import get_token
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    reason = shown(str(error), secret=get_token()) or type(error).__name__
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
-        return f"{lines[0][:300]}; this needs a token that may write there: `hf auth login`, or HF_TOKEN"
-    return " ".join(lines)[:300]
+        return f"{reason}; this needs a token that may write there: `hf auth login`, or HF_TOKEN"
+    return reason
