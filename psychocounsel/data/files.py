@@ -22,7 +22,7 @@ from psychocounsel.data.settings import DELIMITERS
 from psychocounsel.errors import UserError, words
 from psychocounsel.storage.files import with_noun
 
-_NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
+_NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _LONGEST_NUMBER = 40  # digits; Python refuses to parse very long ones
 _LFS = b"version https://git-lfs.github.com/spec/"
 
@@ -118,7 +118,7 @@ def _json(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
 def _parse_json(text: str, where: str, extra: str) -> Any:
     """Return the parsed text, or a UserError that says why it cannot be parsed; `extra`: what to do if text follows the value."""
     try:
-        return json.loads(text, object_pairs_hook=_without_doubles)
+        return json.loads(text, object_pairs_hook=without_doubles)
     except UserError as error:
         return UserError(f"{where}: {error}")
     except json.JSONDecodeError as error:
@@ -135,7 +135,7 @@ def _parse_json(text: str, where: str, extra: str) -> Any:
         )
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse an object with a key twice, because Python would silently keep only the last value."""
     row = dict(pairs)
     if len(row) < len(pairs):
