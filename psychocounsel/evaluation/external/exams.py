@@ -93,8 +93,8 @@ def choices_of(row: Row, columns: Mapping[str, str], where: str) -> tuple[tuple[
 def _labelled(value: Mapping[str, Any]) -> Mapping[str, Any]:
     """Convert `{label: [A, B], text: [..., ...]}` to `{A: ..., B: ...}`; return other mappings unchanged."""
     labels, texts = value.get("label"), value.get("text")
-    are_labels = isinstance(labels, list) and all(isinstance(label, str | int) for label in labels)
-    if are_labels and isinstance(texts, list) and len({*labels}) == len(labels) == len(texts):
+    if isinstance(labels, list) and isinstance(texts, list) and len({*map(str, labels)}) == len(labels) == len(texts):
+        labels = [*map(str, labels)]
         return dict(zip(labels, texts, strict=True))
     return value
 

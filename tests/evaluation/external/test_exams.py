@@ -109,7 +109,7 @@ def test_places_are_counted_from_what_the_file_shows() -> None:
         ),
         (
             {"question": "SECRET?", "choices": {"label": [["A"], ["B"]], "text": ["u", "v"]}, "answer": "A"},
-            "the choices must be text",
+            "labelled A, B",
         ),
         ({"question": "SECRET?", "choices": ["u", "v"], "answer": "A: v"}, "another choice"),
         ({"question": "SECRET?", "choices": {"x": "u", "y": "v"}, "answer": "x"}, "labelled A, B"),
