@@ -1,11 +1,10 @@
 """Tables of figures with their spread, and their text as CSV with every number, Markdown and LaTeX (booktabs)."""
 
-import csv
-import io
 from dataclasses import dataclass, field
 from typing import Any
 
 from psychocounsel.blocks.markdown import escaped
+from psychocounsel.storage.csv_tables import csv_text
 from psychocounsel.storage.files import readable_time
 
 
@@ -72,9 +71,7 @@ def csv_of(table: Table) -> str:
     headings = list[str]()
     for column, name in enumerate(table.headings):
         headings += [name, *(f"{name} {part}" for part in parts)] if column in figures else [name]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(headings)
+    lines = list[list[Any]]()
     for row in table.rows:
         written = list[Any]()
         for column, cell in enumerate(row):
@@ -83,8 +80,8 @@ def csv_of(table: Table) -> str:
                 written += [cell if isinstance(cell, str) else "", *("" for _ in parts)] if blank else _numbers(cell)
             else:
                 written.append("" if cell is None else cell)
-        writer.writerow(written)
-    return text.getvalue()
+        lines.append(written)
+    return csv_text(headings, lines)
 
 
 def _numbers(cell: Any) -> list[Any]:

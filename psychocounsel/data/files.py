@@ -1,5 +1,6 @@
 """Rows of one file: JSONL, JSON, CSV, TSV, parquet or a transcript, also compressed by gzip but for parquet."""
 
+import contextlib
 import csv
 import gzip
 import itertools
@@ -12,19 +13,18 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 from psychocounsel.data.base import Row
+from psychocounsel.data.file_sizes import LONGEST_ROW, Lines, parquet_batches
 from psychocounsel.data.messages import TALKS, WITHOUT_SPEAKERS, first_of, is_bare_talk, is_transcript
 from psychocounsel.data.rows import is_missing
 from psychocounsel.data.settings import DELIMITERS
 from psychocounsel.errors import UserError, words
 from psychocounsel.storage.files import with_noun
 
-_NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
-_LONGEST_CELL = 100_000_000  # characters
+_NUMBER = re.compile(r"-?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _LONGEST_NUMBER = 40  # digits; Python refuses to parse very long ones
-_ROWS = 1000  # rows of a parquet file in memory at a time
 _LFS = b"version https://git-lfs.github.com/spec/"
 
 
@@ -38,7 +38,7 @@ def file_rows(
     in places; by default its last part.
 
     Raises:
-        UserError: for a file of another kind, or one that cannot be read as a whole.
+        UserError: for a file of another kind, or one that cannot be read as a whole, or exceeds the limits of file_sizes.
     """
     name, read_table = name or file.name, partial(_table, texts, delimiter)
     readers: dict[str, Callable[[Path, str], Iterator[tuple[str, Row | UserError]]]]
@@ -88,13 +88,17 @@ def _is_gzip(file: Path) -> bool:
     return file.suffix.lower() == ".gz"
 
 
-def _open(file: Path) -> IO[str]:
-    return gzip.open(file, "rt", encoding="utf-8-sig") if _is_gzip(file) else open(file, encoding="utf-8-sig")
+@contextlib.contextmanager
+def _open(file: Path) -> Iterator[Lines]:
+    is_gzip = _is_gzip(file)
+    with gzip.open(file, "rt", encoding="utf-8-sig") if is_gzip else open(file, encoding="utf-8-sig") as text:
+        yield Lines(file, text, is_gzip)
 
 
 def _jsonl(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
     with _open(file) as lines:
         for number, line in enumerate(lines, 1):
+            lines.end_row()
             if line.strip():
                 where = f"{name} line {number}"
                 value = _parse_json(line, where, "; a line holds one object and no comma after it")
@@ -106,15 +110,15 @@ def _jsonl(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
 def _text(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
     """Yield the one row of a file that is a transcript: `Client: ...` and `Counselor: ...`, a line for each turn."""
     with _open(file) as lines:
-        text = lines.read()
+        text = lines.rest()
     if not is_transcript(text):
         raise UserError(f"{file}: {WITHOUT_SPEAKERS} (rows of other kinds belong in a .jsonl or .csv file)")
     yield name, {TALKS[0]: text}
 
 
 def _json(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
-    with _open(file) as text:
-        rows = _parse_json(text.read(), name, "; a file with one object a line is named .jsonl")
+    with _open(file) as lines:
+        rows = _parse_json(lines.rest(), name, "; a file with one object a line is named .jsonl")
     if isinstance(rows, UserError):
         raise rows
     if is_bare_talk(rows) or (isinstance(rows, Mapping) and first_of(rows, TALKS)):  # a file for each conversation
@@ -127,7 +131,7 @@ def _json(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
 def _parse_json(text: str, where: str, extra: str) -> Any:
     """Return the parsed text, or a UserError that says why it cannot be parsed; `extra`: what to do if text follows the value."""
     try:
-        return json.loads(text, object_pairs_hook=_without_doubles)
+        return json.loads(text, object_pairs_hook=without_doubles)
     except UserError as error:
         return UserError(f"{where}: {error}")
     except json.JSONDecodeError as error:
@@ -144,7 +148,7 @@ def _parse_json(text: str, where: str, extra: str) -> Any:
         )
 
 
-def _without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """Refuse an object with a key twice, because Python would silently keep only the last value."""
     row = dict(pairs)
     if len(row) < len(pairs):
@@ -183,14 +187,14 @@ def is_number(text: str) -> bool:
 
 def _cells(delimiter: str | None, file: Path, name: str) -> Iterator[tuple[str, dict[str, str | None] | UserError]]:
     """Yield the cells of each row as texts, None for an empty cell."""
-    csv.field_size_limit(_LONGEST_CELL)
+    csv.field_size_limit(LONGEST_ROW)
     mark = DELIMITERS[delimiter or ("tab" if ".tsv" in [suffix.lower() for suffix in file.suffixes] else "comma")]
     with _open(file) as lines:
-        first = lines.readline()
+        first = next(lines, "")
         if first.lower().startswith("sep=") and len(first.rstrip("\r\n")) == 5:  # Excel
-            delimiter, mark, first = first, first[4], lines.readline()
+            delimiter, mark, first = first, first[4], next(lines, "")
         while first and not first.strip():
-            first = lines.readline()
+            first = next(lines, "")
         others = [other for other in DELIMITERS.values() if other in first]
         if not delimiter and mark not in first and len(others) == 1:
             mark = others[0]
@@ -200,6 +204,7 @@ def _cells(delimiter: str | None, file: Path, name: str) -> Iterator[tuple[str, 
             header = [column.strip() for column in next(reader, [])]
             _check_header(file, header, mark)
             for cells in reader:
+                lines.end_row()
                 if not any(cell.strip() for cell in cells):
                     continue
                 number += 1
@@ -235,7 +240,7 @@ def _parquet(file: Path, name: str) -> Iterator[tuple[str, Row | UserError]]:
             names = table.schema_arrow.names
             if twice := next((name for name in names if names.count(name) > 1), None):
                 raise UserError(f"{file}: has two columns {twice}; rename one of them")
-            for batch in table.iter_batches(_ROWS):
+            for batch in parquet_batches(file, table):
                 yield from batch.to_pylist()
         except (OSError, ValueError, OverflowError, pa.ArrowException) as error:  # ValueError: a time out of range
             raise UserError(f"{file}: is not a parquet file ({words(str(error).splitlines()[0])})") from error

@@ -390,9 +390,10 @@ def _number(value: Any, what: str) -> float:
 
 
 def as_number(value: Any) -> float:
-    """Return a number, also of a text that spells one, as cells do; NaN for anything else."""
+    """Return a number, also of a text that spells one in the digits 0 to 9, as cells do; NaN for anything else."""
+    is_other = isinstance(value, bool) or (isinstance(value, str) and (not value.isascii() or "_" in value))
     try:
-        return math.nan if isinstance(value, bool) else float(value)
+        return math.nan if is_other else float(value)
     except (TypeError, ValueError, OverflowError):
         return math.nan
 

@@ -13,6 +13,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from psychocounsel.data.base import Row, Source
+from psychocounsel.data.file_sizes import check_sizes
 from psychocounsel.data.files import file_rows, kind_of, numbered
 from psychocounsel.data.likely_columns import likely_columns, may_be_texts
 from psychocounsel.data.messages import TALKS, first_of
@@ -311,6 +312,8 @@ def read_rows(
 def _load_dataset(source: StandardSource, path: str, split: str, revision: str | None) -> Any:
     """Return a split of a saved `datasets` folder, a folder of data files, or a hub dataset."""
     folder, subset = Path(path), source.subset
+    for file in _visible_files(folder):
+        check_sizes(file)
 
     def converted(library: Any) -> Any:
         where = path if folder.exists() else dataset_location(path, revision)

@@ -26,6 +26,7 @@ from psychocounsel.storage.cache_entries import Entry, about_of
 from psychocounsel.storage.files import DamagedFile, read_json, write_json
 from psychocounsel.storage.locks import Lock
 from psychocounsel.storage.modes import file_mode, make_shared
+from psychocounsel.storage.trust import Untrusted
 
 BUCKETS = 64
 _ABOUT = "about.json"
@@ -133,8 +134,10 @@ class ReferenceStore:
                 path.unlink()
         except FileNotFoundError:
             pass  # deleted by `cache prune` after its name was listed
-        except PermissionError:
-            pass  # another user's private data
+        except PermissionError as error:  # another user's private data need no word
+            if isinstance(error, Untrusted) and path not in self._told:
+                self._say(f"{path}: is not used ({error.strerror})")
+            self._told.add(path)
         except OSError as error:
             self._say(f"{path}: cannot be read ({error.strerror})")
         else:

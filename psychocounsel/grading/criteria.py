@@ -14,6 +14,7 @@ import yaml
 from psychocounsel.asking.answer_text import Unreadable, check_keys, json_object, object_schema, parsed_json
 from psychocounsel.asking.language_model import Ask
 from psychocounsel.counsel.rubric import load_rubric
+from psychocounsel.data.files import without_doubles
 from psychocounsel.data.messages import Message, cell_value, client_last, read_messages, read_prompt
 from psychocounsel.data.sources import StandardSource, read_rows
 from psychocounsel.errors import UserError
@@ -212,8 +213,10 @@ def _criteria(entries: Any, where: str) -> tuple[Criterion, ...]:
 def _list_in(text: str, where: str) -> Any:
     """Parse a list of criteria that a column of a CSV file holds as JSON text."""
     try:
-        return json.loads(text)
-    except ValueError as error:
+        return json.loads(text, object_pairs_hook=without_doubles)
+    except UserError as error:
+        raise UserError(f"{where}: the list of criteria {error}") from error
+    except (ValueError, RecursionError) as error:
         raise UserError(f"{where}: the criteria are text, but not a JSON list; write a JSON list") from error
 
 

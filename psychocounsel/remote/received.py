@@ -1,18 +1,22 @@
 """Texts that come from a server, as this process may use and show them; `Exchange` passes all of them through here."""
 
 import re
+from base64 import b64encode
 from collections.abc import Iterator
 from html import unescape
 from typing import Any
+from urllib.parse import unquote
 
 from psychocounsel.errors import printable, words
 from psychocounsel.remote.server_access import SECRET_FORMS
 
 _ESCAPE = re.compile(r"\\u([0-9a-fA-F]{4})|\\[nrt]")
+_HEX_SIGN = re.compile(r"0x|\\x", re.IGNORECASE)
 _KEY = "[key]"
 _LONGEST_MESSAGE = 200  # characters
 _QUOTED = 16  # letters and digits; a message that repeats this many of the request is hidden
 _QUOTED_OF_KEY = 8  # characters
+_CODED = re.compile(r"(?=[\w+=-]*\d)(?=[\w+=-]*[A-Za-z])[\w+=-]{24,}", re.ASCII)  # a long word of letters and digits
 
 
 def received(answer: Any, secret: str | None) -> Any:
@@ -45,19 +49,40 @@ def shown(message: str, payload: Any = None, secret: str | None = None) -> str:
     line = " ".join(printable(message[: 4 * _LONGEST_MESSAGE]).split())
     if _quotes_key(line, secret) or _quotes(line, payload):
         return ""
-    return words(SECRET_FORMS.sub(_KEY, line)[:_LONGEST_MESSAGE]) if line else ""
+    line = SECRET_FORMS.sub(_KEY, line)
+    line = _CODED.sub(_KEY, line) if secret else line  # whatever the code
+    return words(line[:_LONGEST_MESSAGE]) if line else ""
 
 
 def _quotes_key(line: str, secret: str | None) -> bool:
+    """Return True if a line holds a part of the key: plain, spaced, reversed, or escaped, in hexadecimal or in base64."""
     if not secret:
         return False
-    size = min(_QUOTED_OF_KEY, len(secret))
-    return any(secret[start : start + size] in line for start in range(len(secret) - size + 1))
+    plain = _letters(_unescaped(line)) + " " + _letters(_HEX_SIGN.sub("", line))
+    for form in filter(None, map(_letters, (secret, *_codes(secret)))):
+        for text in (form, form[::-1]):
+            size = min(_QUOTED_OF_KEY, len(text))
+            if any(text[start : start + size] in plain for start in range(len(text) - size + 1)):
+                return True
+    return secret in line  # a key without letters and digits
+
+
+def _codes(secret: str) -> Iterator[str]:
+    """Yield the codes of a key in hexadecimal and in base64, where it may follow any number of other letters."""
+    yield secret.encode().hex()
+    for turned in (secret, secret[::-1]):
+        for before in range(3):
+            code = b64encode(b"\0" * before + turned.encode()).decode().rstrip("=")
+            yield code[4 * (before > 0) : -1]  # the ends also hold bits of the neighbours
+
+
+def _unescaped(line: str) -> str:
+    return unquote(unescape(_ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else " ", line)))
 
 
 def _quotes(line: str, payload: Any) -> bool:
     """Return True if a line repeats a text of the payload, however it is escaped or broken into lines."""
-    plain = _letters(unescape(_ESCAPE.sub(lambda found: chr(int(found[1], 16)) if found[1] else " ", line)))
+    plain = _letters(_unescaped(line))
     leaves = list(_leaves(payload))
     request = "".join(map(_letters, leaves))
     if any(plain[start : start + _QUOTED] in request for start in range(len(plain) - _QUOTED + 1)):

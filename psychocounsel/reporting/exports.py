@@ -1,7 +1,5 @@
 """The report's tables and charts as files: `report.csv`, LaTeX tables, and figures as PDF."""
 
-import csv
-import io
 import math
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
@@ -13,6 +11,7 @@ from psychocounsel.blocks.kinds import Chart, Curve, Report, ReportTable
 from psychocounsel.blocks.tables import NO_INTERVAL, Cell, TableFigure, latex_of
 from psychocounsel.reporting.page.views import kept
 from psychocounsel.rundir.paths import ReportDir
+from psychocounsel.storage.csv_tables import csv_text
 from psychocounsel.storage.files import replacing, with_noun, write_atomically
 
 # `report.csv`: one line for each cell of each table, with all digits
@@ -26,14 +25,14 @@ def write_cells(report: Report, path: Path) -> None:
     A figure fills value, sd, n, low and high (shares between 0 and 1). A text, or the reason why a figure has no interval,
     fills the last column. A missing cell leaves all of them empty.
     """
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for section in report.sections:
-        for block in section.blocks:
-            if isinstance(block, ReportTable):
-                writer.writerows([section.name, block.name, *cells] for cells in _table_lines(block))
-    write_atomically(path, text.getvalue())
+    tables = [(section.name, block) for section in report.sections for block in section.blocks]
+    lines = (
+        [name, block.name, *cells]
+        for name, block in tables
+        if isinstance(block, ReportTable)
+        for cells in _table_lines(block)
+    )
+    write_atomically(path, csv_text(COLUMNS, lines))
 
 
 def _table_lines(block: ReportTable) -> Iterator[list[Any]]:

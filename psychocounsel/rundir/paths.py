@@ -360,6 +360,15 @@ class EvaluationDir(StepsDir):
         return sorted(self.path.glob("parts/*/samples.md"))
 
 
+# Names that transformers, tokenizers and peft give to a model's files, but for weights in pickles and for code
+_MODEL_FILE = re.compile(
+    r"(model|adapter_model)(-\d{5}-of-\d{5})?\.safetensors|model\.safetensors\.index\.json|README\.md"
+    r"|(config|generation_config|adapter_config|tokenizer|tokenizer_config|special_tokens_map|added_tokens|vocab)\.json"
+    r"|(additional_chat_templates/[\w-]+|chat_template)\.jinja|(vocab|merges)\.txt"
+    r"|(tokenizer|spiece|spm|sentencepiece|sentencepiece\.bpe)\.model"
+)
+
+
 class ModelDir:
     """A trained model: `RUN/model` or an export. Its other files have Hugging Face's names."""
 
@@ -367,6 +376,17 @@ class ModelDir:
         self.path = path
         self.about = path / "psychocounsel.json"  # the step, and the figures of the evaluation
         self.confidential = path / "confidential.json"  # of an export of confidential data: the hosts it may be sent to
+
+    def files(self) -> tuple[list[Path], list[str]]:
+        """Return the files that we write into such a folder, which hold no code, and the names of others in it."""
+        known, others = list[Path](), list[str]()
+        for file in sorted([*self.path.glob("*"), *self.path.glob("additional_chat_templates/*")]):
+            name = file.relative_to(self.path).as_posix()
+            if name in (self.about.name, self.confidential.name) or _MODEL_FILE.fullmatch(name):
+                known.append(file)
+            elif name != "additional_chat_templates":
+                others.append(name)
+        return known, others
 
 
 class SweepDir:

@@ -5,17 +5,12 @@ weights. Anyone who can write these files therefore controls this process.
 """
 
 import os
-import pwd
-import stat
 from collections.abc import Iterator
 from pathlib import Path
 
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import RunDir
-from psychocounsel.storage.files import expanded
-
-TRUST_VARIABLE = "PSYCHOCOUNSEL_TRUST"  # trusted folders with all their content, separated by colons
-_OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
+from psychocounsel.storage.trust import TRUST_VARIABLE, belongs_to_others, is_trusted
 
 
 def refuse_untrusted_run(run_dir: Path, whole: bool = True) -> None:
@@ -53,17 +48,9 @@ def _refuse(folder: Path, paths: list[Path]) -> None:
             continue
         why = f"code and weights would be loaded from {folder}"
         say = f"if you trust this folder, put {TRUST_VARIABLE}={folder} before the command"
-        if status.st_uid not in (os.geteuid(), 0):  # root could write anything anyway
-            raise UserError(f"{path}: belongs to another user ({_name(status.st_uid)}), and {why}: {say}")
-        if status.st_mode & _OTHERS_MAY_WRITE:
-            who = "everyone" if status.st_mode & stat.S_IWOTH else "its group"
-            raise UserError(f"{path}: can be written by {who}, and {why}: `chmod -R go-w {folder}`, or {say}")
-
-
-def is_trusted(folder: Path) -> bool:
-    """Return True if `PSYCHOCOUNSEL_TRUST` names the folder or a folder above it."""
-    named = filter(None, os.environ.get(TRUST_VARIABLE, "").split(os.pathsep))
-    return any(folder.resolve().is_relative_to(expanded(trusted).resolve()) for trusted in named)
+        if fault := belongs_to_others(status):
+            remedy = f"`chmod -R go-w {folder}`, or {say}" if fault.startswith("can be written") else say
+            raise UserError(f"{path}: {fault}, and {why}: {remedy}")
 
 
 def _below(tree: Path) -> Iterator[Path]:
@@ -72,10 +59,3 @@ def _below(tree: Path) -> Iterator[Path]:
     for folder, folders, files in os.walk(tree):
         folders[:] = [name for name in folders if not name.startswith(".")]
         yield from (Path(folder) / name for name in (*folders, *files) if not name.startswith("."))
-
-
-def _name(user: int) -> str:
-    try:
-        return pwd.getpwuid(user).pw_name
-    except KeyError:
-        return f"number {user}"

@@ -26,9 +26,9 @@ from psychocounsel.errors import UserError
 from psychocounsel.rundir import submissions
 from psychocounsel.rundir.paths import RunDir
 from psychocounsel.rundir.run_config import module_of, read_plain
-from psychocounsel.rundir.trust import TRUST_VARIABLE, is_trusted
 from psychocounsel.settings.targets import class_of, names_in
 from psychocounsel.storage.files import PACKAGE
+from psychocounsel.storage.trust import TRUST_VARIABLE, is_trusted
 
 # Agreements
 

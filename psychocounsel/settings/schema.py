@@ -102,13 +102,17 @@ def check_limits(section: Any, values: Any, prefix: str = "", skip: Collection[s
 
 
 def refuse_empty(value: Any, key: str) -> None:
-    """Refuse an empty text, as a shell writes it for a variable without a value.
+    """Refuse an empty text, as a shell writes it for a variable without a value, also in a list and its dictionaries.
 
     Raises:
         UserError: naming `key`.
     """
     if value == "":
-        raise UserError(f"{key} is empty: give {key}=VALUE, or leave it out")
+        place = f"{key}=VALUE" if key[-1:] != "]" else "a text"
+        raise UserError(f"{key} is empty: give {place}, or leave it out")
+    for index, entry in enumerate(value if isinstance(value, list) else ()):
+        for name, inner in entry.items() if isinstance(entry, dict) else [("", entry)]:
+            refuse_empty(inner, f"{key}[{index}]{f'.{name}' if name else ''}")
 
 
 @cache

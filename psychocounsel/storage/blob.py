@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from psychocounsel.storage.files import write_atomically
+from psychocounsel.storage.trust import open_trusted
 
 _MAGIC = b"psychocounsel cache 1\n"
 _SUMMED = len(_MAGIC) + 64 + 1  # offset of the part that the checksum covers
@@ -54,9 +55,11 @@ def read_blob(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     Raises:
         Damaged: if the file is cut short or altered.
         Foreign: if the file was not written by `write_blob`.
+        Untrusted: if another user could have written the file.
         OSError: if the file does not exist or cannot be read.
     """
-    whole = np.fromfile(path, np.uint8)
+    with open_trusted(path) as file:
+        whole = np.fromfile(file, np.uint8)
     digest, length = _preamble(whole[:_START].tobytes())
     if hashlib.sha256(whole[_SUMMED:].data).hexdigest() != digest:
         raise Damaged

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, TypedDict
 
 from psychocounsel.storage.files import DamagedFile, read_mapping, write_json
-from psychocounsel.storage.modes import make_shared
+from psychocounsel.storage.modes import make_shared, restricted
+from psychocounsel.storage.trust import open_trusted
 
 _BLOCK = 1 << 22
 _SETTLED_SECONDS = 2.0  # a younger file may change again without a new modification time
@@ -98,6 +99,7 @@ def _add(digest: Any, file: Path) -> None:
 
 def _read_note(note: Path) -> dict[str, Any]:
     try:
+        open_trusted(note).close()
         return read_mapping(note)
     except (OSError, DamagedFile):
         return {}
@@ -106,6 +108,7 @@ def _read_note(note: Path) -> dict[str, Any]:
 def _write_note(note: Path, value: dict[str, Any]) -> None:
     try:
         make_shared(note.parent)
-        write_json(note, value, durable=False)
+        with restricted(0o022):  # readers trust no note that others may write
+            write_json(note, value, durable=False)
     except OSError:
         pass  # without the note the hash is only computed again

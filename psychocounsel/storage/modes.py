@@ -71,8 +71,11 @@ def restricted(mask: int) -> Iterator[None]:
 
 
 def file_mode(mask: int = 0) -> int:
-    """Return the permissions of a new file under the user's own umask and `mask`, whatever this process's umask is."""
-    return 0o666 & ~(own_umask() | mask)
+    """Return the permissions of a new cache entry under the user's own umask and `mask`, whatever this process's umask is.
+
+    Nobody else may write it, because readers trust no other entries.
+    """
+    return 0o644 & ~(own_umask() | mask)
 
 
 def make_shared(folder: Path) -> None:

@@ -112,6 +112,27 @@ def check_safetensors(file: Path) -> None:
         raise UserError(f"{file}: has {size} bytes instead of {8 + length + end}; copy or download it again")
 
 
+def check_model_file(file: Path) -> None:
+    """Refuse a file of a model folder whose content is not what its name says: safetensors, JSON, a sentencepiece model or text.
+
+    Raises:
+        UserError: naming the file, also if it is a link.
+    """
+    if file.is_symlink() or not file.is_file():
+        raise UserError(f"{file}: is a link or a folder; put the file itself there")
+    if file.suffix == ".safetensors":
+        check_safetensors(file)
+    elif file.suffix == ".json":
+        read_mapping(file)
+    else:
+        content = file.read_bytes()
+        is_sentencepiece = file.suffix == ".model" and content.startswith(b"\n")  # the tag of its first field
+        try:
+            is_sentencepiece or content.decode()
+        except UnicodeDecodeError as error:
+            raise UserError(f"{file}: is not UTF-8 text; copy or download it again") from error
+
+
 def _end_of_data(header: bytes) -> int | None:
     """Return the number of data bytes that the header describes, or None if the header is inconsistent."""
     try:

@@ -1,6 +1,7 @@
 """Tests of refused and interrupted exports: existing files stay."""
 
 import os
+import pickle
 import shutil
 import signal
 from pathlib import Path
@@ -25,7 +26,7 @@ def test_killed_export_leaves_the_old_one(
     run = copy_of(policy_run, tmp_path / "run", "checkpoints")
     export([str(run)])
     old = content(run / "export")
-    (run / "model" / "more.txt").write_text("a better model")
+    (run / "model" / "vocab.txt").write_text("a better model")
     child = os.fork()
     if child == 0:
         calls, original = [0], getattr(owner, function)
@@ -48,7 +49,7 @@ def test_killed_export_leaves_the_old_one(
         export([str(run), "step=9"])  # any next export puts the old one back
     assert content(run / "export") == old
     export([str(run)])
-    assert content(run / "export") == old | {"more.txt": b"a better model"}
+    assert content(run / "export") == old | {"vocab.txt": b"a better model"}
     assert not list(run.glob(".*")), "temporary folders are removed"
 
 
@@ -79,12 +80,18 @@ def test_what_does_not_end_well_is_one_line(policy_run: Path, tmp_path: Path) ->
         (["RUN", "push=mine"], "push=mine: give ORG/NAME"),
         (["RUN", "push=https://huggingface.co/me/mine"], "give ORG/NAME"),
         (["RUN", "merge=true"], "has no adapter to merge, because all weights were trained; leave out merge=true"),
-        (["RUN", "to=RUN"], "would replace a part of a run"),
-        (["RUN", "to=RUN/model"], "would replace a part of a run"),
-        (["RUN", "to=RUN/export/../model"], "would replace a part of a run"),
-        (["RUN", "to=OTHER/model"], "would replace a part of a run"),
-        (["RUN", "to=RUN/checkpoints"], "holds other files; give a new or empty folder"),
-        (["RUN", "to=HERE"], "holds other files"),
+        (["RUN", "to=RUN"], "lies in the run RUN; give a folder outside of it"),
+        (["RUN", "to=RUN/model"], "lies in the run RUN"),
+        (["RUN", "to=RUN/export/../model"], "lies in the run RUN"),
+        (["RUN", "to=RUN/checkpoints"], "lies in the run RUN"),
+        (["RUN", "to=RUN/mine"], "lies in the run RUN"),
+        (["RUN", "to=RUN/export/mine"], "lies in the run RUN"),
+        (["RUN", "to=OTHER/model"], "lies in the run OTHER"),
+        (["RUN", "to=OTHER/export"], "lies in the run OTHER"),
+        (["RUN", "to=HERE/link"], "lies in the run OTHER"),
+        (["RUN", "to=HERE"], "holds other files than an export, such as 'export'; give a new or empty folder"),
+        (["RUN", "to=HERE/export"], "holds other files than an export, such as 'a run'; give a new or empty folder"),
+        (["RUN", "to=HERE/export/a run"], "holds other files than an export; give a new or empty folder"),
         (["RUN", "to=HERE/file"], "is a file; give a folder"),
         (["HERE"], "is not a run directory"),
         (["HERE/nothing"], "is not a run directory"),
@@ -97,14 +104,80 @@ def test_what_cannot_be_exported_is_refused(
 ) -> None:
     other = copy_of(policy_run, tmp_path / "other", "checkpoints", "model")
     (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to(other)
+    (tmp_path / "export" / "a run").mkdir(parents=True)  # whoever replaces the folder would delete the run
+    for name in ("export/psychocounsel.json", "export/a run/config.json"):
+        (tmp_path / name).write_text("{}")
     before = content(tmp_path), content(policy_run)
     names = {"RUN": policy_run, "OTHER": other, "HERE": tmp_path}
     for name, path in names.items():
         arguments = [text.replace(name, str(path)) for text in arguments]
+        message = message.replace(f"run {name}", f"run {path}")
     with pytest.raises(UserError) as refusal:
         export(arguments)
     assert message in str(refusal.value) and "\n" not in str(refusal.value)
     assert (content(tmp_path), content(policy_run)) == before
+
+
+PICKLE = pickle.dumps({"a": "weight"})
+
+
+@pytest.mark.parametrize(
+    ("name", "content_of_it", "message"),
+    [
+        ("model.safetensors", PICKLE, "model.safetensors: is not a safetensors file"),
+        ("model.safetensors", b"", "model.safetensors: is not a safetensors file"),
+        ("adapter_model.safetensors", PICKLE, "adapter_model.safetensors: is not a safetensors file"),
+        ("model-00001-of-00002.safetensors", PICKLE, "of-00002.safetensors: is not a safetensors file"),
+        ("model.safetensors.index.json", b'{"weight_map": {"a": "b.safetensors"}}', "b.safetensors: is missing"),
+        ("config.json", PICKLE, "config.json: is not valid JSON"),
+        ("tokenizer.json", b"[]", "tokenizer.json: holds a list instead of a mapping"),
+        ("vocab.txt", PICKLE, "vocab.txt: is not UTF-8 text"),
+        ("chat_template.jinja", PICKLE, "chat_template.jinja: is not UTF-8 text"),
+        ("tokenizer.model", PICKLE, "tokenizer.model: is not UTF-8 text"),
+        ("merges.txt", Path("file"), "merges.txt: is a link or a folder"),
+        ("config.json", Path("file"), "config.json: is a link or a folder"),
+        ("vocab.txt", Path("nowhere"), "vocab.txt: is a link or a folder"),
+    ],
+)
+def test_a_file_of_the_model_with_other_content_than_its_name_says_is_refused(
+    name: str, content_of_it: bytes | Path, message: str, policy_run: Path, tmp_path: Path
+) -> None:
+    run = copy_of(policy_run, tmp_path / "run", "checkpoints")
+    (tmp_path / "file").write_text("{}")
+    file = run / "model" / name
+    file.unlink(missing_ok=True)
+    if isinstance(content_of_it, Path):
+        file.symlink_to(tmp_path / content_of_it)
+    else:
+        file.write_bytes(content_of_it)
+    before = content(tmp_path)
+    with pytest.raises(UserError) as refusal:
+        export([str(run), f"to={tmp_path / 'out'}"])
+    assert message in str(refusal.value) and "\n" not in str(refusal.value)
+    assert content(tmp_path) == before
+
+
+def test_only_files_that_training_writes_are_exported(
+    policy_run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = copy_of(policy_run, tmp_path / "run", "checkpoints")
+    for name in (
+        "evil.py",
+        "modeling_evil.py",
+        "pytorch_model.bin",
+        "model.safetensors.py",
+        "training_args.json",
+        ".env",
+    ):
+        (run / "model" / name).write_bytes(PICKLE)
+    (run / "model" / "more").mkdir()
+    (run / "model" / "more" / "config.json").write_text("{}")
+    export([str(run), f"to={tmp_path / 'out'}"])
+    assert content(tmp_path / "out") == content(policy_run / "model")
+    assert "left out '.env', 'evil.py', 'model.safetensors.py', 'modeling_evil.py', 'more', 'pytorch_model.bin'," in (
+        capsys.readouterr().out
+    )
 
 
 def test_empty_folder_is_filled_wherever_it_is(
@@ -153,19 +226,17 @@ def test_best_model_of_a_run_that_goes_on_is_of_one_step(
     policy_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run = copy_of(policy_run, tmp_path / "run", "checkpoints")
-    (run / "model" / "model.safetensors").write_bytes(b"old")
-    copy, swapped = shutil.copytree, list[str]()
+    (run / "model" / "vocab.txt").write_text("of the old model")
+    shutil.copytree(policy_run / "model", run / "next")
+    copy, swapped = shutil.copy2, list[str]()
 
     def copy_while_training(source: Path, target: Path) -> None:
+        copy(source, target)
         if not swapped:
             swapped.append("once")
-            copy(policy_run / "model", run / "next")
             (run / "model").rename(run / "before")
-            copy(run / "before", target)
             (run / "next").rename(run / "model")
-        else:
-            copy(source, target)
 
-    monkeypatch.setattr(shutil, "copytree", copy_while_training)
+    monkeypatch.setattr(shutil, "copy2", copy_while_training)
     export([str(run), f"to={tmp_path / 'out'}"])
     assert swapped and content(tmp_path / "out") == content(policy_run / "model")

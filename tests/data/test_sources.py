@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 import socket
 from collections.abc import Iterator
@@ -15,9 +16,9 @@ import pytest
 from omegaconf import DictConfig
 
 from psychocounsel.counsel.principles import PRINCIPLES
-from psychocounsel.data.rows import Example, every_turn
+from psychocounsel.data.rows import Example, as_number, every_turn
 from psychocounsel.data.selection import load_split
-from psychocounsel.data.sources import load_examples, source_of
+from psychocounsel.data.sources import load_examples, read_rows, source_of
 from psychocounsel.errors import UserError
 from tests.support.composed import check, compose
 from tests.support.harness import ROOT, write_jsonl
@@ -812,6 +813,19 @@ def test_words_for_a_missing_number_are_missing_and_an_odd_cell_names_its_own_ro
     }.items():
         with pytest.raises(UserError, match=f"row 1: has a reply_score, but no ratings: use {named}"):
             read_all(file, f"data.{switch}", "data.bad_rows=drop")
+
+
+@pytest.mark.parametrize("digits", ["\uff11", "\u0661", "1_0"])
+def test_digits_of_other_scripts_are_texts_and_no_ratings(digits: str, tmp_path: Path) -> None:
+    file = tmp_path / "votes.csv"
+    lines = ["prompt,completion,id", *(f"Day 1.,Why {n}?,{digits}" for n in range(2))]
+    file.write_text("\n".join(lines) + "\n")
+    rows = [
+        row
+        for _, row in read_rows(source_of(compose(["data=local", f"data.path={file}"]).data), str(file), "train", None)
+    ]
+    assert [row["id"] for row in rows if isinstance(row, dict)] == [digits] * 2
+    assert math.isnan(as_number(digits))
 
 
 def test_a_decimal_comma_is_told(tmp_path: Path) -> None:

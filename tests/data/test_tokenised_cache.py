@@ -1,5 +1,6 @@
 """Cached tokenised data equal freshly tokenised data, as long as nothing that affects them changes."""
 
+import hashlib
 import json
 import os
 import signal
@@ -264,3 +265,62 @@ def test_who_may_not_read_the_source_may_not_read_the_entry(home: Path) -> None:
     (entry,) = entries(home)
     assert entry.stat().st_mode & 0o777 == 0o600
     assert tokenised_cache.ENTRY.fullmatch(entry.name)
+
+
+def given_away(path: Path) -> None:
+    os.chown(path, 12345, -1)
+
+
+def piped(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o666)
+    path.chmod(0o666)
+
+
+@pytest.mark.parametrize(
+    ("alter", "reason"),
+    [
+        pytest.param(
+            given_away,
+            "it belongs to another user (number 12345)",
+            marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away"),
+        ),
+        (lambda path: path.chmod(0o664), "it can be written by its group"),
+        (lambda path: path.chmod(0o646), "it can be written by everyone"),
+        (piped, "it can be written by everyone"),
+    ],
+    ids=["another user's", "the group's", "everyone's", "a pipe"],
+)
+def test_an_entry_that_another_user_could_have_written_is_not_used(
+    alter: Any, reason: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh = make(home)
+    (entry,) = entries(home)
+    poisoned = make(home, "data.split_seed=7")
+    (other,) = {*entries(home)} - {entry}
+    os.replace(other, entry)
+    whole = entry.read_bytes().replace(other.stem.encode(), entry.stem.encode())  # the content of the other entry
+    preamble = blob._SUMMED
+    digest = hashlib.sha256(whole[preamble:]).hexdigest().encode()
+    entry.write_bytes(whole[: preamble - 65] + digest + whole[preamble - 1 :])
+    assert make(home)[0].fingerprint() == poisoned[0].fingerprint(), "it would be used"
+    alter(entry)
+    again, said = make(home)
+    assert again.fingerprint() == fresh[0].fingerprint()
+    assert said[0] == (
+        f"{entry}: cannot be used ({reason}: if you trust it, put PSYCHOCOUNSEL_TRUST={entry.parent} before the command); "
+        "tokenising without it"
+    )
+    if entry.is_file():
+        monkeypatch.setenv("PSYCHOCOUNSEL_TRUST", str(home / "cache"))
+        assert make(home)[0].fingerprint() == poisoned[0].fingerprint()
+
+
+def test_entries_are_for_their_user_alone_to_write_whatever_the_umask(home: Path) -> None:
+    before = os.umask(0o002)
+    try:
+        make(home)
+        (entry,) = entries(home)
+        assert entry.stat().st_mode & 0o777 == 0o644
+    finally:
+        os.umask(before)

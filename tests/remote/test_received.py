@@ -3,6 +3,7 @@
 import json
 import socket
 import threading
+from base64 import b32encode, b64encode, b85encode, urlsafe_b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -23,6 +24,24 @@ PAYLOAD = {"model": "served", "messages": [{"role": "user", "content": SPEECH}, 
 QUOTES = {
     "the key": f"bad key {KEY}",
     "a part of the key": f"bad key {KEY[:14]}",
+    "the key, spaced": f"bad key {' '.join(KEY)}",
+    "the key, with dots": f"bad key {'.'.join(KEY)}",
+    "the key, in lines": "bad key " + "\n".join(KEY),
+    "the key, reversed": f"bad key {KEY[::-1]}",
+    "the key, reversed and spaced": f"bad key {' '.join(KEY[::-1])}",
+    "the key, in capitals": f"bad key {KEY.upper()}",
+    "the key, in base64": f"bad key {b64encode(KEY.encode()).decode()}",
+    "the key, in base64 and spaced": f"bad key {' '.join(b64encode(KEY.encode()).decode())}",
+    "a header in base64": f"bad header {b64encode(b'Bearer ' + KEY.encode() + b' it was').decode()}",
+    "another header in base64": f"bad header {urlsafe_b64encode(b'a: ' + KEY.encode()).decode()}",
+    "the key, reversed in base64": f"bad key {b64encode(KEY[::-1].encode()).decode()}",
+    "the key, in hex": f"bad key {KEY.encode().hex()}",
+    "the key, in hex with colons": f"bad key {KEY.encode().hex(':').upper()}",
+    "the key, in hex with signs": "bad key " + " ".join(f"0x{byte:02x}" for byte in KEY.encode()),
+    "the key, as in C": "bad key " + "".join(f"\\x{byte:02x}" for byte in KEY.encode()),
+    "the key, as in an address": "bad key " + "".join(f"%{byte:02X}" for byte in KEY.encode()),
+    "the key, as in a page": "bad key " + "".join(f"&#{byte};" for byte in KEY.encode()),
+    "the key, as in JSON": "bad key " + "".join(f"\\u{byte:04x}" for byte in KEY.encode()),
     "a prompt": f"cannot parse: {SPEECH}",
     "a prompt, escaped": f"cannot parse: {json.dumps(SPEECH)}",
     "a prompt for a page": "cannot parse: Ich wei&szlig; nicht weiter, mein Mann schreit",
@@ -49,6 +68,21 @@ def test_a_message_that_quotes_the_key_or_the_request_is_not_shown(message: str)
 )
 def test_other_messages_are_shown_in_one_short_line(message: str, line: str) -> None:
     assert shown(message, PAYLOAD, KEY) == line
+
+
+@pytest.mark.parametrize(
+    ("message", "line"),
+    [
+        (f"bad key {b32encode(KEY.encode()).decode()}", "bad key [key]"),
+        (f"bad key {b85encode(KEY.encode()).hex()}!", "bad key [key]!"),
+        ("the model `meta-llama/Llama-3.2-3B-Instruct` does not exist", None),
+        ("at most 131072 tokens, and you requested 200000", None),
+        ("https://api.example.com/v1/models/list: not found", None),
+    ],
+    ids=["base32", "base85 in hex", "a model", "numbers", "an address"],
+)
+def test_a_long_word_that_may_be_a_key_in_another_code_is_left_out(message: str, line: str | None) -> None:
+    assert shown(message, PAYLOAD, KEY) == (message if line is None else line)
 
 
 def test_answers_keep_their_texts_without_the_key_and_characters_that_control_a_terminal() -> None:

@@ -11,7 +11,7 @@ from psychocounsel.errors import UserError
 from psychocounsel.model.quiet import quiet_libraries
 from psychocounsel.remote.hub import set_cache_directories
 from psychocounsel.remote.server_access import host_of
-from psychocounsel.rundir.paths import ModelDir, RunDir, run_of_model
+from psychocounsel.rundir.paths import ModelDir, RunDir
 from psychocounsel.rundir.run_config import is_run, read_run
 from psychocounsel.rundir.trained_runs import confidential_sources
 from psychocounsel.rundir.trust import refuse_untrusted_run
@@ -100,11 +100,14 @@ def _check_push(run: Path, repository: str) -> None:
 
 
 def _check_replaceable(place: Path, folder: Path, run: Path) -> None:
-    """Raise unless `place` is new, empty or an earlier export: a run, its model and all other files are never replaced."""
-    owner = run_of_model(place)
-    if place == run.resolve() or (owner is not None and is_run(owner)):
-        raise UserError(f"to={folder}: would replace a part of a run; give another folder")
+    """Raise unless `place` is new, empty or an earlier export: no run, no part of one and no other file is ever replaced."""
+    own_export = run.resolve() / RunDir(run).export.name
+    if place != own_export and (owner := next(filter(is_run, (place, *place.parents)), None)):
+        raise UserError(f"to={folder}: lies in the run {owner}; give a folder outside of it")
     if place.is_file():
         raise UserError(f"to={folder}: is a file; give a folder")
-    if place.exists() and any(place.iterdir()) and not ModelDir(place).about.exists():
-        raise UserError(f"to={folder}: holds other files; give a new or empty folder")
+    if place.exists() and any(place.iterdir()):
+        others = ModelDir(place).files()[1]
+        if others or not ModelDir(place).about.exists():
+            names = f", such as {others[0]!r}" if others else ""
+            raise UserError(f"to={folder}: holds other files than an export{names}; give a new or empty folder")

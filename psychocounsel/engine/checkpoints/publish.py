@@ -23,12 +23,14 @@ from psychocounsel.model.load import model_dtype, weights_id
 from psychocounsel.model.lora import merged_parameters
 from psychocounsel.model.settings import saves_adapter
 from psychocounsel.model.tokenizer import load_chat_format
+from psychocounsel.remote.received import shown
 from psychocounsel.rundir.manifest import complete_checkpoints, is_complete
 from psychocounsel.rundir.paths import CheckpointDir, ModelDir, RunDir
 from psychocounsel.rundir.results import read_metrics
 from psychocounsel.rundir.run import read_environment
 from psychocounsel.settings import config as configs
 from psychocounsel.storage.files import read_json, read_mapping, recover_directory, replace_directory, write_atomically
+from psychocounsel.storage.weight_files import check_model_file, check_model_folder
 
 # Files of an earlier push, which a loader would mistake for parts of the new model.
 _WEIGHTS = ("*.safetensors", "*.safetensors.index.json", "adapter_config.json")
@@ -72,20 +74,36 @@ def _copy_best(run: Path, config: DictConfig, folder: Path, allowed_hosts: list[
 
 
 def _copy_whole(run: Path, draft: Path) -> dict[str, Any]:
-    """Copy `model/`; repeat if the run, still training, replaced it by a better model meanwhile."""
+    """Copy the files that we write into `model/`; repeat if the run, still training, replaced it by a better model meanwhile."""
     while True:
         about, model = _about(run), RunDir(run).model
         before = model.stat().st_ino
         shutil.rmtree(draft, ignore_errors=True)
         try:
-            shutil.copytree(model, draft)
-        except OSError:
+            left_out = _copy_known(model, draft)
+        except (OSError, UserError):
             if model.exists() and model.stat().st_ino == before:
                 shutil.rmtree(draft, ignore_errors=True)
                 raise
         else:
             if model.exists() and model.stat().st_ino == before:
+                if left_out:
+                    print(
+                        f"{model}: left out {', '.join(map(repr, left_out))}: an export holds only files that training writes"
+                    )
                 return about
+
+
+def _copy_known(model: Path, draft: Path) -> list[str]:
+    """Copy the checked files of a model folder that are ours and hold no code; return the names of the others."""
+    check_model_folder(model, "model")
+    known, others = ModelDir(model).files()
+    for file in known:
+        check_model_file(file)
+        copy = draft / file.relative_to(model)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, copy)
+    return others
 
 
 def _about(run: Path) -> dict[str, Any]:
@@ -117,6 +135,7 @@ def _adapter_weights(folder: Path) -> dict[str, torch.Tensor]:
     """Return the adapter's weights under their names in the wrapped model."""
     from safetensors.torch import load_file
 
+    check_model_folder(folder, "model")
     weights = load_file(folder / "adapter_model.safetensors")
     named = {}
     for name, value in weights.items():
@@ -221,10 +240,11 @@ def _check_visibility(repository: str, public: bool, is_private: bool) -> None:
 
 def _reason(error: BaseException) -> str:
     """Return one line that explains why the hub refused the upload or could not be reached."""
+    from huggingface_hub import get_token
     from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
 
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    reason = shown(str(error), secret=get_token()) or type(error).__name__
     status = error.response.status_code if isinstance(error, HfHubHTTPError) else None
     if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
-        return f"{lines[0][:300]}; this needs a token that may write there: `hf auth login`, or HF_TOKEN"
-    return " ".join(lines)[:300]
+        return f"{reason}; this needs a token that may write there: `hf auth login`, or HF_TOKEN"
+    return reason

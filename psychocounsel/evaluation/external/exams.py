@@ -13,6 +13,7 @@ import numpy as np
 
 from psychocounsel.asking.answer_text import without_thoughts
 from psychocounsel.asking.language_model import Ask
+from psychocounsel.data.files import without_doubles
 from psychocounsel.errors import UserError
 from psychocounsel.storage.text_hashes import seed_of, text_id
 
@@ -49,7 +50,7 @@ def answer_parts(answer: Any, letters: Sequence[str], choices: Sequence[str]) ->
     text = str(answer).strip()
     if text in choices:
         return (text,)
-    if text.isdecimal():
+    if text.isascii() and text.isdecimal():
         return (int(text),)
     pieces = [piece for fragment in _SPLIT.split(text) if (piece := fragment.strip("[]{}()'\".:"))]
     if len(pieces) == 1 and 1 < len(pieces[0]) <= len(letters) and pieces[0].isupper():
@@ -92,7 +93,8 @@ def choices_of(row: Row, columns: Mapping[str, str], where: str) -> tuple[tuple[
 def _labelled(value: Mapping[str, Any]) -> Mapping[str, Any]:
     """Convert `{label: [A, B], text: [..., ...]}` to `{A: ..., B: ...}`; return other mappings unchanged."""
     labels, texts = value.get("label"), value.get("text")
-    if isinstance(labels, list) and isinstance(texts, list) and len(labels) == len(texts):
+    if isinstance(labels, list) and isinstance(texts, list) and len({*map(str, labels)}) == len(labels) == len(texts):
+        labels = [*map(str, labels)]
         return dict(zip(labels, texts, strict=True))
     return value
 
@@ -100,8 +102,10 @@ def _labelled(value: Mapping[str, Any]) -> Mapping[str, Any]:
 def _from_text(value: str, where: str) -> Any:
     """Parse a list or mapping that a column of a CSV file holds as JSON text."""
     try:
-        return json.loads(value)
-    except ValueError as error:
+        return json.loads(value, object_pairs_hook=without_doubles)
+    except UserError as error:
+        raise UserError(f"{where}: the list of choices {error}") from error
+    except (ValueError, RecursionError) as error:
         raise UserError(
             f"{where}: the choices are text, but not a JSON list; write a JSON list or columns A, B, C and so on"
         ) from error

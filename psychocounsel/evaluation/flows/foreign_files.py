@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from psychocounsel.data.files import without_doubles
 from psychocounsel.errors import UserError
 from psychocounsel.storage.files import with_noun
 
@@ -130,7 +131,9 @@ def json_lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         if not text.strip():
             continue
         try:
-            value = json.loads(text)
+            value = json.loads(text, object_pairs_hook=without_doubles)
+        except UserError as error:
+            raise refused(path, line, str(error)) from error
         except (ValueError, RecursionError) as error:
             raise refused(path, line, "is not valid JSON") from error
         if not isinstance(value, dict):

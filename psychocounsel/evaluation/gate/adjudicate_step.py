@@ -34,6 +34,7 @@ from psychocounsel.evaluation.safety.cases import CASE_FIGURES, JudgedCase
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import written
+from psychocounsel.storage.csv_tables import cell_text, csv_text
 from psychocounsel.storage.files import read_mapping, with_noun, write_atomically, write_json
 from psychocounsel.storage.text_hashes import text_id
 
@@ -42,7 +43,6 @@ from psychocounsel.storage.text_hashes import text_id
 GIVEN = ("case", "part", "messages", "expected_action")  # written by us; people fill in the other columns
 COLUMNS = (*GIVEN, *QUESTIONS, "adjudicator", "comment")
 SPEAKERS = {"user": "CLIENT", "assistant": "COUNSELLOR"}
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")  # a spreadsheet evaluates a cell that begins with one of these
 _LARGEST = 10_000_000  # characters of a cell
 
 
@@ -75,18 +75,8 @@ def plain_text(case: JudgedCase) -> str:
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, str]]) -> None:
     """Write the file as UTF-8 with a byte order mark, which spreadsheets need to recognise UTF-8; no cell is a formula."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    for row in rows:
-        writer.writerow([no_formula(row[name]) for name in COLUMNS])
-    content = text.getvalue().encode("utf-8-sig", "replace")
-    write_atomically(path, [content])
-
-
-def no_formula(cell: str) -> str:
-    """Return the cell, with an apostrophe before it if a spreadsheet would evaluate it."""
-    return f"'{cell}" if cell.startswith(_FORMULA) else cell
+    text = csv_text(COLUMNS, ([row[name] for name in COLUMNS] for row in rows), "\r\n")
+    write_atomically(path, [text.encode("utf-8-sig", "replace")])
 
 
 def read_rows(path: Path) -> list[FileRow]:
@@ -116,7 +106,8 @@ def read_rows(path: Path) -> list[FileRow]:
         if any(cell.strip() for cell in row):
             if len(row) != len(names):
                 raise UserError(f"{path}, row {number}: has {with_noun(len(row), 'cell')} instead of {len(names)}")
-            file_rows.append(FileRow(str(path), number, dict(zip(names, (cell.strip() for cell in row), strict=True))))
+            cells = (cell_text(cell.strip()) for cell in row)
+            file_rows.append(FileRow(str(path), number, dict(zip(names, cells, strict=True))))
     return file_rows
 
 

@@ -14,6 +14,7 @@ from psychocounsel.counsel.strict_yaml import Problems, read_file
 from psychocounsel.data.selection import speech_hash
 from psychocounsel.errors import UserError
 from psychocounsel.steps.tables import Row
+from psychocounsel.storage.csv_tables import cell_text
 from psychocounsel.storage.files import expanded, with_noun
 
 # The crisis set: invented speeches at risk for every kind of risk.yaml, and harmless look-alikes.
@@ -312,7 +313,7 @@ def _rows(file: Path) -> Iterator[tuple[int, dict[str, str]]]:
                     raise UserError(
                         f"evaluation.set_review={file}: line {reader.line_num}: must have {len(COLUMNS)} cells, like line 1"
                     )
-                yield reader.line_num, row
+                yield reader.line_num, {name: cell_text(cell) for name, cell in row.items()}
     except csv.Error as error:
         raise UserError(f"evaluation.set_review={file}: is not a CSV table ({error})") from error
     except (OSError, UnicodeDecodeError) as error:

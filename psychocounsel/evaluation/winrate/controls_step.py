@@ -48,7 +48,8 @@ from psychocounsel.steps.buying import buy
 from psychocounsel.steps.course import StepContext
 from psychocounsel.steps.tables import Row, by_speech, rows_of, written
 from psychocounsel.storage.cache_entries import Entry
-from psychocounsel.storage.modes import make_shared
+from psychocounsel.storage.modes import make_shared, restricted
+from psychocounsel.storage.trust import open_trusted
 
 
 def run(context: StepContext[EvaluationDir]) -> dict[str, Any]:
@@ -173,8 +174,10 @@ def _known(config: DictConfig, judging: Judging, pairs: Sequence[ReplyPair], mod
     """
     known: dict[str, list[Row]] = {}
     for judge in judging.judges:
-        with contextlib.suppress(UserError):  # missing or damaged
-            rows = [*rows_of(_file(config, judging, judge, pairs), SCHEMA.names)]
+        file = _file(config, judging, judge, pairs)
+        with contextlib.suppress(UserError, OSError):  # missing or damaged, or another user could have written it
+            open_trusted(file).close()
+            rows = [*rows_of(file, SCHEMA.names)]
             for row in rows:  # a judge with the same settings may have had another name
                 row["judge"] = judge.name
                 row["model"] = row["model"] if judge.reads_prompts or not row["model"] else judge.name
@@ -199,7 +202,7 @@ def _keep(
             continue
         file = _file(config, judging, judge, pairs)
         make_shared(file.parent)
-        with written(file, SCHEMA) as add:
+        with restricted(0o022), written(file, SCHEMA) as add:  # readers trust no file that others may write
             for row in own:
                 add(row)
 

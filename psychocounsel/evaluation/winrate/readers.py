@@ -79,7 +79,7 @@ def read_marks(files: Sequence[str]) -> Marks:
         for letter, reply in zip("ab", replies, strict=True):
             sense, harm = row.get(f"sense_{letter}"), row.get(f"harm_{letter}")
             if sense is not None:
-                if not isinstance(sense, int | float) or not 1 <= sense <= 5:
+                if isinstance(sense, bool) or not isinstance(sense, int | float) or not 1 <= sense <= 5:
                     raise UserError(f"evaluation.experts: {where}: sense_{letter} must be a number from 1 to 5")
                 marks.sense.setdefault((speech, reply), []).append(float(sense))
             if sense is not None or harm is not None:  # an unmarked reply of a reader who marks replies is not harmful

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from psychocounsel.data.files import without_doubles
 from psychocounsel.data.rows import as_number, comma_hint, is_missing
 from psychocounsel.errors import UserError
 
@@ -227,8 +228,10 @@ def _ratings(value: Any, column: str, flat: Mapping[str, Any], where: str, form:
     """Return the ratings in a cell. `flat` holds ratings of the item's single reply from columns of their own."""
     if isinstance(value, str):  # from a CSV file
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
+            value = json.loads(value, object_pairs_hook=without_doubles)
+        except UserError as error:
+            raise UserError(f"{where}: {column} {error}") from error
+        except (ValueError, RecursionError) as error:
             raise UserError(f'{where}: {column} must be a JSON object such as {{"left": {{"empathy": 4}}}}') from error
     if value is not None and not isinstance(value, Mapping):
         raise UserError(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 from collections import defaultdict
@@ -32,6 +30,7 @@ from psychocounsel.experts.agreement.figures import PartAgreement, Resampling, e
 from psychocounsel.experts.settings import require_packages
 from psychocounsel.metrics.intervals import Measure, plain
 from psychocounsel.rundir.paths import ReviewDir
+from psychocounsel.storage.csv_tables import csv_text
 from psychocounsel.storage.files import expanded, with_noun, write_atomically, write_json
 
 # The command
@@ -124,11 +123,8 @@ def _write(
         "disagreements": len(rows),
     }
     write_json(folder / "agreement.json", content)
-    made = io.StringIO()
-    writer = csv.DictWriter(made, DISAGREEMENT_COLUMNS)
-    writer.writeheader()
-    writer.writerows(rows)
-    write_atomically(folder / "disagreements.csv", made.getvalue())
+    listed = ([row[name] for name in DISAGREEMENT_COLUMNS] for row in rows)
+    write_atomically(folder / "disagreements.csv", csv_text(DISAGREEMENT_COLUMNS, listed, "\r\n"))
 
 
 # Items to adjudicate, without texts

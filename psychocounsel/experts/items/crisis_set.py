@@ -23,8 +23,9 @@ from psychocounsel.experts.items.kind import (
     Question,
     export_rows,
 )
-from psychocounsel.experts.review.progress import ItemAnswer, csv_text, write_table
+from psychocounsel.experts.review.progress import ItemAnswer, write_table
 from psychocounsel.rundir.paths import ReviewDir
+from psychocounsel.storage.csv_tables import csv_text
 from psychocounsel.storage.files import expanded
 
 SHIPPED_SET = "crisis_set"  # data=crisis_set; data=./crisis_set is a folder of this name
@@ -96,4 +97,6 @@ class CrisisSetKind(CaseKind):
         return {"expected_action": NUMBERS[item.expected_action]} if known else {}
 
     def write_tables(self, files: ReviewDir, given: Sequence[ItemAnswer]) -> None:
-        write_table(files.set_review, csv_text(COLUMNS, export_rows(given)))
+        write_table(
+            files.set_review, csv_text(COLUMNS, ([row[name] for name in COLUMNS] for row in export_rows(given)))
+        )

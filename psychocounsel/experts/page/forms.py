@@ -88,7 +88,7 @@ def seconds_of(form: Form, elapsed: float | None) -> float:
     """
     text = form.get("seconds", "")
     try:
-        measured = float(text) if text else math.nan
+        measured = float(text if text.isascii() and "_" not in text else "") if text else math.nan
     except ValueError as error:
         raise BadForm(_NOT_OFFERED) from error
     most = _MOST_SECONDS if elapsed is None else min(elapsed + 1, _MOST_SECONDS)

@@ -27,6 +27,7 @@ from psychocounsel.experts.items.pairs import PairKind
 from psychocounsel.experts.review.log import PRIVATE
 from psychocounsel.experts.settings import MOST_ITEMS, ReviewOptions
 from psychocounsel.rundir.paths import ReviewDir
+from psychocounsel.storage.csv_tables import cell_text
 from psychocounsel.storage.files import expanded, json_lines, read_mapping, with_noun, write_atomically, write_json
 
 # The plan
@@ -160,7 +161,7 @@ def _wanted(kind: ItemKind, config: Any, say: Callable[[str], None]) -> list[Ite
         for _, row in read_rows(StandardSource(), str(expanded(options.only)), "train", None):
             if isinstance(row, UserError):
                 raise row
-            ids.add(str(row.get("item")))
+            ids.add(cell_text(str(row.get("item"))))
         candidates = [candidate for candidate in candidates if candidate.item in ids]
         say(f"review.only={options.only}: {len(candidates):,} of its {len(ids):,} items are in {data}")
         if not candidates:

@@ -1,14 +1,11 @@
 """Progress of one expert, their pauses, and the answers that count."""
 
-import csv
-import io
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from psychocounsel.evaluation.gate.adjudicate_step import no_formula
 from psychocounsel.experts.items.candidates import Shown
 from psychocounsel.experts.review.log import PRIVATE, Event
 from psychocounsel.storage.files import write_atomically
@@ -165,15 +162,6 @@ def item_answers(raters: Mapping[str, RaterProgress], items: Mapping[str, Any]) 
             history = rater.answers.get((shown.item, shown.repeat))
             if history and not rater.withdrawn:
                 yield ItemAnswer(expert, shown, items[shown.item], history)
-
-
-def csv_text(columns: Sequence[str], rows: Iterable[Mapping[str, str]]) -> str:
-    """Return the rows as CSV with a header line. Cells are escaped so that no spreadsheet reads a formula."""
-    made = io.StringIO()
-    writer = csv.DictWriter(made, columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({name: no_formula(row[name]) for name in columns} for row in rows)
-    return made.getvalue()
 
 
 def write_table(path: Path, text: str) -> None:

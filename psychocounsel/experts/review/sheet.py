@@ -12,8 +12,8 @@ from psychocounsel.experts.items.pairs import HARM, SENSE, SENSE_RULES
 from psychocounsel.experts.page.forms import BadForm, text_of
 from psychocounsel.experts.review.blind_review import BlindReview
 from psychocounsel.experts.review.log import PRIVATE
-from psychocounsel.experts.review.progress import csv_text
 from psychocounsel.grading.rating import conversation_text
+from psychocounsel.storage.csv_tables import cell_text, csv_text
 from psychocounsel.storage.files import with_noun, write_atomically
 
 _SIDES = {"a": "left", "b": "right"}
@@ -66,7 +66,9 @@ def exchange_sheets(review: BlindReview, folder: Path, say: Callable[[str], None
                     review.answer(expert, shown, given)
             say(f"{expert}: {len(rater.answers)} of {len(rater.shown)} answered, read from {file}")
         else:
-            write_atomically(file, csv_text(_columns(review), _rows(review, expert)), mode=PRIVATE)
+            columns = _columns(review)
+            rows = ([row[name] for name in columns] for row in _rows(review, expert))
+            write_atomically(file, csv_text(columns, rows), mode=PRIVATE)
             say(f"{expert}: {with_noun(len(rater.shown), 'row')} to answer in {file}")
 
 
@@ -103,7 +105,7 @@ def _read(review: BlindReview, expert: str, file: Path) -> list[tuple[Shown, dic
         if lacking := next((name for name in _columns(review) if name not in cells), None):
             raise UserError(f"{where}: the column {lacking} is missing; take the table as this command wrote it")
         number = cells["number"]
-        place = int(number) - 1 if number.isdecimal() and len(number) < 9 else -1
+        place = int(number) - 1 if number.isascii() and number.isdecimal() and len(number) < 9 else -1
         if not 0 <= place < len(order) or order[place].item != cells["item"] or place in seen:
             raise UserError(
                 f"{where}: number and item are not those of a row of {expert}'s table; restore both columns"
@@ -120,7 +122,7 @@ def _text(value: Any) -> str:
     """Return a cell as text. Spreadsheets write whole numbers as 4.0, too."""
     if isinstance(value, float) and value.is_integer():
         value = int(value)
-    return "" if value is None else str(value).strip()
+    return "" if value is None else cell_text(str(value).strip())
 
 
 def _answer(cells: Mapping[str, str], where: str) -> dict[str, Any]:

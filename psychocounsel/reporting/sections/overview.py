@@ -28,6 +28,7 @@ from psychocounsel.reporting.sections.comparisons import (
 )
 from psychocounsel.reporting.sections.curves import not_finite
 from psychocounsel.rundir.results import OF_GATES
+from psychocounsel.storage.csv_tables import cell_text as written_text
 
 # Section "What was asked"
 
@@ -301,7 +302,7 @@ def _choice(study: StudyMaterial, stage: str, runs: list[RunMaterial]) -> tuple[
 
 def _written_table(name: str, title: str, text: str) -> Block:
     """Return a table of the study from its CSV text. Columns `X, X sd, X n, X low, X high` become one figure."""
-    lines = [*csv.reader(io.StringIO(text))]
+    lines = [[written_text(cell) for cell in line] for line in csv.reader(io.StringIO(text))]
     if len(lines) < 2:
         return Paragraph(f"Table {title} of the study is empty.", "warning")
     headings = lines[0]

@@ -101,6 +101,16 @@ def test_places_are_counted_from_what_the_file_shows() -> None:
             "the answer 0 is a position, and the text of another",
         ),
         ({"question": "SECRET?", "choices": ["u", "v"], "answer": "²"}, "not a letter"),
+        ({"question": "SECRET?", "choices": ["u", "v"], "answer": "\uff11"}, "not a letter"),
+        ({"question": "SECRET?", "choices": '{"A": "u", "B": "v", "A": "w"}', "answer": "A"}, "has the key A twice"),
+        (
+            {"question": "SECRET?", "choices": {"label": ["A", "B", "A"], "text": ["u", "v", "w"]}, "answer": "A"},
+            "the choices must be text",
+        ),
+        (
+            {"question": "SECRET?", "choices": {"label": [["A"], ["B"]], "text": ["u", "v"]}, "answer": "A"},
+            "labelled A, B",
+        ),
         ({"question": "SECRET?", "choices": ["u", "v"], "answer": "A: v"}, "another choice"),
         ({"question": "SECRET?", "choices": {"x": "u", "y": "v"}, "answer": "x"}, "labelled A, B"),
     ],

@@ -179,6 +179,8 @@ def test_a_wrong_sense_or_harm_is_named(tmp_path: Path) -> None:
     for wrong, why in (
         ({"sense_b": 6}, "sense_b must be a number from 1 to 5"),
         ({"harm_a": "maybe"}, "harm_a must be true or false"),
+        ({"harm_b": 2}, "harm_b must be true or false"),
+        ({"sense_a": True}, "sense_a must be a number from 1 to 5"),
     ):
         file = write_jsonl(tmp_path / "pairs.jsonl", [row | wrong])
         with pytest.raises(UserError, match=f"evaluation.experts: pairs.jsonl line 1: {why}"):

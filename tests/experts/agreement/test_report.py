@@ -36,6 +36,15 @@ def test_differing_ratings_are_listed_the_widest_first(tmp_path: Path) -> None:
     assert "2 items need adjudication" in said
 
 
+def test_no_cell_of_the_list_is_a_formula(tmp_path: Path) -> None:
+    rows = [
+        {"item": "=1+1", "rater": rater, "choice": choice, "topic": "@a"}
+        for rater, choice in (("a", "left"), ("b", "right"))
+    ]
+    _, (row,) = made(tmp_path, rows)
+    assert (row["item"], row["speech"], row["topic"]) == ("'=1+1", "'=1+1", "'@a")
+
+
 def test_ratings_of_exchanged_sides_are_compared_by_reply(tmp_path: Path) -> None:
     def seen(rater: str, label: str, **ratings: int) -> dict[str, Any]:
         return {
