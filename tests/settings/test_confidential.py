@@ -112,10 +112,10 @@ def test_a_proxy_on_the_way_must_be_allowed(monkeypatch: pytest.MonkeyPatch) -> 
     checked(*given, "data.allowed_hosts=[near]")
 
 
-@pytest.mark.parametrize("host", ["http://a.example", "a.example:80", "a/b", "''"])
+@pytest.mark.parametrize("host", ["http://a.example", "a.example:80", "a/b"])
 def test_hosts_are_names_alone(host: str) -> None:
     with pytest.raises(UserError, match=r"^data.allowed_hosts: .*is not a host name; give only the name"):
-        checked(*SECRET, f'data.allowed_hosts=["{host}"]'.replace("\"''\"", "''"))
+        checked(*SECRET, f'data.allowed_hosts=["{host}"]')
 
 
 def test_allowed_hosts_without_confidential_data_are_refused() -> None:

@@ -25,7 +25,7 @@ KEYS = {
     "audit": ["after", "code_path", "audit.against"],
     "agreement data=a.csv": ["agreement.dimensions", "agreement.adjudicators"],
     "review data=a.csv": ["experts", "review.contact.command"],
-    "evaluate": ["after", "code_path", "compare", "trained_on", "counterfactuals.addresses"],
+    "evaluate": ["after", "code_path", "compare", "trained_on"],
     "evaluate evaluation=external model.path=builtin:tiny": ["evaluation.sets", "evaluation.lm_eval", "steps"],
     "evaluate evaluation=external model.path=builtin:tiny \"evaluation.sets=[{path: ''}]\"": ["evaluation.sets[0].path"],
     "evaluate evaluation=winrate model.path=builtin:tiny": ["evaluation.experts", "judge.members"],

@@ -22,6 +22,7 @@ from psychocounsel.rundir.trust import refuse_untrusted_code
 from psychocounsel.settings.own_code import PYTHON, agree_to_copies, files_below, modules_of, walk
 from psychocounsel.storage.files import (
     PACKAGE,
+    SHIPPED_MODELS,
     fsync_directory,
     read_mapping,
     readable_size,
@@ -33,6 +34,7 @@ from psychocounsel.storage.locks import held
 # Data next to the code are not copied. From a git checkout, tracked files are copied; otherwise Python and configuration files.
 
 _CODE = (*PYTHON, ".yaml", ".yml", ".jinja", ".j2", ".toml", ".js", ".css")
+_SHIPPED = (SHIPPED_MODELS.relative_to(PACKAGE), Path("data", "everyday"))
 _Place = tuple[Path, set[Path]]  # a folder, and files relative to it
 
 
@@ -88,8 +90,8 @@ def _package_checkout(package: Path) -> _Place | None:
 
 def _alone(package: Path) -> list[Path]:
     """Return the files of an installed package, with the models and data that ship with it."""
-    everyday = files_below(package / "data" / "everyday", (".json", ".jsonl"))
-    return [*files_below(package, _CODE), *walk(package / "model" / "shipped"), *everyday]
+    shipped = [file for folder in _SHIPPED for file in walk(package / folder) if file.suffix != ".md"]
+    return [*files_below(package, _CODE), *shipped]
 
 
 def _checkout(folder: Path) -> _Place | None:

@@ -200,6 +200,7 @@ def test_a_resubmission_is_held_to_the_same(tmp_path: Path) -> None:
     from psychocounsel.cluster.resubmission import _job, _override
     from psychocounsel.cluster.states import Row
     from psychocounsel.rundir.run_config import write_config, write_job
+    from psychocounsel.settings.own_code import agree_to_own
 
     write_job(tmp_path, "psychocounsel.train", 0, [])
     config = check(compose(["cluster=slurm", f"run_dir={tmp_path}"]))
@@ -213,6 +214,7 @@ def test_a_resubmission_is_held_to_the_same(tmp_path: Path) -> None:
             _job(Row(0, tmp_path, ""), [_override(text) for text in given])
     config.cluster.setup = ["true\nfalse"]  # written by an older version without this check
     write_config(tmp_path, config)
+    agree_to_own(tmp_path)
     with pytest.raises(UserError, match=r"cluster.setup\[0\]: contains a newline"):
         _job(Row(0, tmp_path, ""), [])
 
