@@ -63,7 +63,7 @@ LOCKED = {
     "train model.path=locked_model": "/locked_model/model.safetensors: Permission denied",
     "review data=locked.jsonl experts=[a]": "locked.jsonl: cannot be read (Permission denied)",
     "jobs status locked": "/locked/study.yaml: Permission denied",
-    "export whole": "Permission denied: 'whole/model/model.safetensors'",
+    "export whole": "whole/model/model.safetensors: Permission denied",
     "export fixed": "/fixed/.export.tmp: Permission denied",
 }
 
