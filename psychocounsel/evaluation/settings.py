@@ -13,8 +13,8 @@ from psychocounsel.data.settings import PairsConfig, idle_data, idle_without_tra
 from psychocounsel.evaluation.part import idle_in_part
 from psychocounsel.reward.sections import idle_rewards, judge_models, scorer_sections
 from psychocounsel.settings.command import NO_INTERNET, idle_keys
-from psychocounsel.settings.schema import option
-from psychocounsel.settings.targets import build
+from psychocounsel.settings.schema import marked, option
+from psychocounsel.settings.targets import build, target_class
 from psychocounsel.storage.files import expanded
 
 
@@ -41,7 +41,7 @@ class ReplyDrawing:
     top_p: float = option(1.0, above=0, at_most=1)
     max_tokens: int = option(512, at_least=1)
     seed: int = option(0, at_least=0, at_most=2**32 - 1)
-    system_prompt: str | None = "auto"
+    system_prompt: str | None = option("auto", path=True)
 
 
 @dataclass
@@ -60,7 +60,7 @@ class ContestConfig(PrintedConfig):
     replies: ContestReplies = field(default_factory=ContestReplies)
     budget: BudgetConfig = field(default_factory=BudgetConfig)
     crisis_to_third_parties: bool = False
-    trained_on: list[str] = option([])
+    trained_on: list[str] = option([], path=True)
     shards: int = option(1, at_least=1, at_most=1000)
     share: int | None = None  # shard number of an array job, set at submission
 
@@ -84,21 +84,24 @@ def leave_out_sections(plain: DictConfig, evaluation: Any) -> None:
             plain.pop(name, None)
 
 
-_FILES = (
-    *("trained_on", "evaluation.experts", "evaluation.rubric", "replies.system_prompt", "personas.folder"),
-    *("personas.file", "evaluation.transcripts", "evaluation.flow", "evaluation.set_review"),
-    *("evaluation.sets", "evaluation.lm_eval_folder"),
-)
-
-
 def make_files_absolute(config: DictConfig) -> None:
     """Make the paths of an evaluation's files absolute, because jobs may start in another directory."""
-    for key in _FILES:
+    for key in _path_keys(config):
         if (value := OmegaConf.select(config, key)) is not None:
             OmegaConf.update(config, key, _absolute(value))
     for _, section in scorer_sections(config):
         if section.get("rubric") is not None:  # a language model that ranks
             section.rubric = _absolute(section.rubric)
+
+
+def _path_keys(config: DictConfig) -> Iterator[str]:
+    """Yield the keys that name files or folders (`option(path=...)`)."""
+    evaluation = target_class(config, "evaluation")
+    sections = {"": evaluation.schema, "evaluation.": evaluation, "replies.": ReplyDrawing}
+    if config.get("personas") is not None:
+        sections["personas."] = target_class(config, "personas")
+    for prefix, section in sections.items():
+        yield from (f"{prefix}{name}" for name in marked(section, "path"))
 
 
 def _absolute(value: Any) -> Any:

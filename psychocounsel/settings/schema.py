@@ -21,11 +21,18 @@ from psychocounsel.errors import UserError
 def option(default: Any, **limits: Any) -> Any:
     """Return a dataclass field with limits: `above`, `at_least`, `below`, `at_most` (numbers) or `choices` (a tuple).
 
-    `word` is a word that is allowed instead of a number.
+    `word` is a word that is allowed instead of a number. `step`: of a command in steps, the step or steps (a tuple) whose
+    results depend on the value; () for none. `path`: True for files and folders, which become absolute and whose content their
+    steps depend on; "watched" if `Course.sources` watches the content.
     """
     if isinstance(default, list | dict):
         return field(default_factory=lambda: type(default)(default), metadata=limits)
     return field(default=default, metadata=limits)
+
+
+def marked(section: type, mark: str) -> dict[str, Any]:
+    """Return the marks (`option(MARK=...)`) of a dataclass's fields by the fields' names, without fields that lack it."""
+    return {item.name: item.metadata[mark] for item in dataclasses.fields(section) if mark in item.metadata}
 
 
 @dataclass

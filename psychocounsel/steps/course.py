@@ -11,7 +11,8 @@ from omegaconf import DictConfig
 from psychocounsel.asking.language_model import LanguageModel
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import StepsDir
-from psychocounsel.settings.schema import suggestion
+from psychocounsel.settings.schema import marked, suggestion
+from psychocounsel.settings.targets import target_class
 
 # The argument of a step
 
@@ -64,7 +65,9 @@ class Course(Generic[F]):
     Attributes:
         steps: names of the steps, in the order in which they run.
         modules: the function of each step, `(StepContext) -> figures`, as `MODULE:FUNCTION`, or `MODULE` if its name is `run`.
-        reads: for each step, the configuration keys that its result depends on, apart from those of earlier steps.
+        reads: for each step, the configuration keys that its result depends on, apart from those of earlier steps and of
+            `group`.
+        group: the config group whose settings name the steps that depend on them (`option(step=...)`).
         omits: keys below `reads` that do not affect the result.
         output: the file that a step writes. If the file is missing, the step counts as not done, whatever its record says.
         models: the language models that a step asks, by their configuration key.
@@ -81,10 +84,17 @@ class Course(Generic[F]):
     output: Callable[[F, str], Path]
     models: Callable[[DictConfig, str], dict[str, list[LanguageModel]]]
     sources: Callable[[DictConfig], dict[str, Any]] = lambda config: {}
+    group: str | None = None
     omits: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     answering: tuple[str, ...] = ()
     redone: tuple[str, ...] = ()
     code: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    def keys(self, config: DictConfig, step: str) -> list[str]:
+        """Return the configuration keys that a step's result depends on, apart from those of earlier steps."""
+        own = marked(target_class(config, self.group), "step") if self.group else {}
+        named = [f"{self.group}.{name}" for name, steps in own.items() if step == steps or step in (*steps,)]
+        return [*self.reads.get(step, ()), *named]
 
     def run(self, step: str, context: StepContext[F]) -> dict[str, Any]:
         """Run a step; returns its figures."""

@@ -13,6 +13,8 @@ from omegaconf import DictConfig, OmegaConf
 from psychocounsel.errors import UserError
 from psychocounsel.rundir.paths import StepsDir
 from psychocounsel.rundir.run_config import FIRST_NAMES
+from psychocounsel.settings.schema import marked
+from psychocounsel.settings.targets import target_class
 from psychocounsel.steps.course import Course
 from psychocounsel.storage.files import PACKAGE, read_mapping
 from psychocounsel.storage.hashes import code_id
@@ -35,9 +37,7 @@ _FILE_KEYS = (
     "topics",
     "risk_cues",
     "chat_template",
-    "experts",
     "trained_on",
-    "set_review",
     "adjudicated",
 )
 
@@ -144,12 +144,17 @@ def _shown(value: Any) -> str:
 def step_settings(course: Course[F], config: DictConfig, step: str) -> Settings:
     """Return the settings that a step's result depends on, apart from those of earlier steps."""
     flat: Settings = {}
-    for key in course.reads[step]:
+    for key in course.keys(config, step):
         value = OmegaConf.select(config, key)
         _flatten(OmegaConf.to_container(value) if OmegaConf.is_config(value) else value, key, flat)
     for key in course.omits.get(step, ()):
         flat.pop(key, None)
-    kept = {key: _content_hash(key, value) for key, value in flat.items() if not _is_access_key(course, key)}
+    paths = _path_keys(course, config)
+    kept = {
+        key: _content(value) if key in paths or key.rpartition(".")[2] in _FILE_KEYS else value
+        for key, value in flat.items()
+        if not _is_access_key(course, key)
+    }
     # A class that moved keeps its first name here, so that finished steps of earlier versions stay done.
     kept |= {key: FIRST_NAMES.get(value, value) for key, value in kept.items() if key.endswith("._target_")}
     code = {_CODE: _code_of(course.code[step])} if step in course.code else {}
@@ -193,11 +198,17 @@ def _recorded_weights(before: Settings, settings: Settings) -> Settings:
     return {key: value for key, value in before.items() if f".{_WEIGHTS}." in key and key not in settings}
 
 
-def _content_hash(key: str, value: Any) -> Any:
-    """Return a hash of the contents if a setting names a file or folder, and otherwise the value itself."""
+def _path_keys(course: Course[F], config: DictConfig) -> set[str]:
+    """Return the keys of the course's group that name files or folders whose content counts."""
+    marks = marked(target_class(config, course.group), "path") if course.group else {}
+    return {f"{course.group}.{name}" for name, mark in marks.items() if mark is True}
+
+
+def _content(value: Any) -> Any:
+    """Return a hash of the contents if a value names a file or folder, and otherwise the value itself."""
     if isinstance(value, list):
-        return [_content_hash(key, item) for item in value]
-    if key.rpartition(".")[2] not in _FILE_KEYS or not isinstance(value, str):
+        return [_content(item) for item in value]
+    if not isinstance(value, str):
         return value
     path = Path(value)
     with contextlib.suppress(OSError):  # raised for a text that is too long for a path

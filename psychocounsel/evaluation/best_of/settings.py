@@ -55,10 +55,10 @@ class BestOf(ComparingEvaluation):
         },
         reads={
             "replies": READ_BY_REPLIES,
-            "picks": ("reward", "compare", "evaluation.n"),
+            "picks": ("reward", "compare"),
             "verdicts": READ_BY_VERDICTS,
-            "figures": (),
         },
+        group="evaluation",
         output=outputs(replies="replies", picks="picks", verdicts="verdicts", figures="figures"),
         models=models(replies=("contestants",), verdicts=("judge",)),
         sources=source_marks,
@@ -73,7 +73,7 @@ class BestOf(ComparingEvaluation):
     )
 
     name: str = "best_of"
-    n: list[int] = option([1, 4, 16])
+    n: list[int] = option([1, 4, 16], step="picks")
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         if not self.n or min(self.n) < 1 or max(self.n) > config.replies.samples:

@@ -20,8 +20,6 @@ from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import Course, StepContext
 
-_ANSWERS = ("contestants", "judge", "replies", "crisis_to_third_parties")
-_OF_SETS, _OF_ABILITY = ("sets", "shuffles", "seed"), ("lm_eval", "lm_eval_folder", "lm_eval_limit", "lm_eval_chat")
 _STEPS = "psychocounsel.evaluation.external"
 
 
@@ -62,10 +60,10 @@ class External(SteppedEvaluation):
             "figures": f"{_STEPS}.figures_step",
         },
         reads={
-            "sets": (*_ANSWERS, *(f"evaluation.{name}" for name in _OF_SETS)),
-            "ability": ("contestants", *(f"evaluation.{name}" for name in _OF_ABILITY)),
-            "figures": (),
+            "sets": ("contestants", "judge", "replies", "crisis_to_third_parties"),
+            "ability": ("contestants",),
         },
+        group="evaluation",
         output=outputs(sets="ratings", ability="ability", figures="figures"),
         models=models(sets=("contestants", "judge")),
         sources=_sources,
@@ -74,14 +72,14 @@ class External(SteppedEvaluation):
     )
 
     name: str = "external"
-    sets: list[Any] = option([])
-    shuffles: int = option(1, at_least=0, at_most=20)
-    seed: int = option(0, at_least=0, at_most=2**32 - 1)
-    lm_eval: list[str] = option([])
-    lm_eval_folder: str | None = None
-    lm_eval_limit: int | None = option(None, at_least=1)
-    lm_eval_batch: int = option(8, at_least=1)
-    lm_eval_chat: bool = False
+    sets: list[Any] = option([], path="watched", step="sets")
+    shuffles: int = option(1, at_least=0, at_most=20, step="sets")
+    seed: int = option(0, at_least=0, at_most=2**32 - 1, step="sets")
+    lm_eval: list[str] = option([], step="ability")
+    lm_eval_folder: str | None = option(None, path=True, step="ability")
+    lm_eval_limit: int | None = option(None, at_least=1, step="ability")
+    lm_eval_batch: int = option(8, at_least=1, step=())
+    lm_eval_chat: bool = option(False, step="ability")
 
     def tasks(self) -> AbilityTasks:
         """Return the tasks for lm-eval."""

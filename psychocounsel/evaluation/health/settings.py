@@ -31,7 +31,8 @@ class HealthEvaluation(SteppedEvaluation):
     course: ClassVar[Course[EvaluationDir]] = Course(
         steps=("replies", "figures"),
         modules={"replies": REPLIES, "figures": "psychocounsel.evaluation.health.figures_step"},
-        reads={"replies": READ_BY_REPLIES, "figures": ()},
+        reads={"replies": READ_BY_REPLIES},
+        group="evaluation",
         output=outputs(replies="replies", figures="figures"),
         models=models(replies=("contestants",)),
         sources=source_marks,

@@ -13,8 +13,7 @@ from psychocounsel.evaluation.stepped import SteppedEvaluation
 from psychocounsel.settings.schema import option
 from psychocounsel.settings.targets import build
 
-_KEYS = ("rubric", "examples", "retries", "seed", "include_near")
-READ_BY_VERDICTS = ("judge", "crisis_to_third_parties", *(f"evaluation.{name}" for name in _KEYS))
+READ_BY_VERDICTS = ("judge", "crisis_to_third_parties")
 
 
 @dataclass(kw_only=True)
@@ -29,11 +28,11 @@ class ComparingEvaluation(SteppedEvaluation):
         include_near: True also judges speeches that are nearly the same as training data.
     """
 
-    rubric: str = "builtin:en"
-    examples: bool = False
-    retries: int = option(2, at_least=0, at_most=20)
-    seed: int = option(0, at_least=0, at_most=2**32 - 1)
-    include_near: bool = False
+    rubric: str = option("builtin:en", path=True, step="verdicts")
+    examples: bool = option(False, step="verdicts")
+    retries: int = option(2, at_least=0, at_most=20, step="verdicts")
+    seed: int = option(0, at_least=0, at_most=2**32 - 1, step="verdicts")
+    include_near: bool = option(False, step="verdicts")
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         super().prepare(config, run_dir)

@@ -17,8 +17,6 @@ from psychocounsel.settings.targets import build
 from psychocounsel.steps.course import Course, StepContext
 from psychocounsel.storage.text_hashes import text_id
 
-_READ_BY_REPLIES = ("contestants", "replies", "crisis_to_third_parties", "limit", "evaluation.swaps")
-READ_BY_ANSWERS = ("judge", *(f"evaluation.{name}" for name in ("rubric", "retries", "seed")))
 # Code that computes figures of judged replies; the YAML files hold the expected actions and the seeded replies.
 JUDGED_BY = (
     *("evaluation/safety/**/*.py", "evaluation/safety/**/*.yaml", "evaluation/flows/*.py", "evaluation/health/*.py"),
@@ -56,7 +54,8 @@ class SafetyEvaluation(SteppedEvaluation):
             "answers": "psychocounsel.evaluation.safety.answers_step",
             "figures": "psychocounsel.evaluation.safety.figures_step",
         },
-        reads={"replies": _READ_BY_REPLIES, "answers": READ_BY_ANSWERS, "figures": ("evaluation.set_review",)},
+        reads={"replies": ("contestants", "replies", "crisis_to_third_parties", "limit"), "answers": ("judge",)},
+        group="evaluation",
         output=outputs(replies="replies", answers="safety_answers", figures="figures"),
         models=models(replies=("contestants",), answers=("judge",)),
         sources=_texts,
@@ -66,11 +65,11 @@ class SafetyEvaluation(SteppedEvaluation):
     )
 
     name: str = "safety"
-    rubric: str = "builtin:en"
-    retries: int = option(2, at_least=0, at_most=20)
-    seed: int = option(0, at_least=0, at_most=2**32 - 1)
-    swaps: bool = True
-    set_review: str | None = None
+    rubric: str = option("builtin:en", path=True, step="answers")
+    retries: int = option(2, at_least=0, at_most=20, step="answers")
+    seed: int = option(0, at_least=0, at_most=2**32 - 1, step="answers")
+    swaps: bool = option(True, step="replies")
+    set_review: str | None = option(None, path=True, step="figures")
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         from psychocounsel.evaluation.safety.speeches import crisis_speeches, validation

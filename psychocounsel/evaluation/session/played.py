@@ -19,6 +19,7 @@ from psychocounsel.data.messages import Message
 from psychocounsel.errors import UserError
 from psychocounsel.evaluation.flows.foreign_files import bundle_files, json_lines, refused, tsv_rows
 from psychocounsel.evaluation.session.personas import BUILTIN, NO_RISK, ClientTurn, Persona, PersonaSet, SessionExchange
+from psychocounsel.settings.schema import option
 from psychocounsel.storage.text_hashes import text_id
 
 # `PlayedPersona`: a simulated client. A language model writes its words, following a card that describes the client.
@@ -279,7 +280,7 @@ class CardSet(PersonaSet):
 class PlayedPersonas(CardSet):
     """Settings of `personas=played`: cards in our own format. conf/personas/played.yaml explains the keys."""
 
-    file: str = BUILTIN
+    file: str = option(BUILTIN, path="watched")
 
     def cards(self) -> list[Card]:
         return read_cards(SHIPPED if self.file == BUILTIN else Path(self.file))
@@ -299,7 +300,7 @@ class PlayedPersonas(CardSet):
 class VeraMhPersonas(CardSet):
     """Settings of `personas=vera_mh`: the personas of VERA-MH. conf/personas/vera_mh.yaml explains the keys."""
 
-    folder: str = MISSING
+    folder: str = option(MISSING, path="watched")
 
     def cards(self) -> list[Card]:
         cards = [card for file in persona_files(Path(self.folder)) for card in read_vera_personas(file)]
@@ -326,7 +327,7 @@ class VeraMhPersonas(CardSet):
 class MindEvalPersonas(CardSet):
     """Settings of `personas=mindeval`: the member profiles of MindEval. conf/personas/mindeval.yaml explains the keys."""
 
-    file: str = MISSING
+    file: str = option(MISSING, path="watched")
 
     def cards(self) -> list[Card]:
         return read_mindeval_profiles(Path(self.file))

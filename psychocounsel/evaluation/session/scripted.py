@@ -16,6 +16,7 @@ from psychocounsel.evaluation.safety.cases import QUESTIONS
 from psychocounsel.evaluation.safety.questions import URGENCY
 from psychocounsel.evaluation.safety.word_checks import check_reply
 from psychocounsel.evaluation.session.personas import BUILTIN, NO_RISK, ClientTurn, Persona, PersonaSet, SessionExchange
+from psychocounsel.settings.schema import option
 from psychocounsel.storage.text_hashes import text_id
 
 # Rules for the paths through a script: no cycles, no unreachable states, and a length within limits.
@@ -253,7 +254,7 @@ class ScriptedPersonas(PersonaSet):
 
     follows_checks: ClassVar[bool] = True
 
-    folder: str = BUILTIN
+    folder: str = option(BUILTIN, path="watched")
     patterns: list[str] | None = None
 
     def personas(self) -> list[Persona]:

@@ -9,18 +9,12 @@ from typing import Any, ClassVar
 from omegaconf import DictConfig
 
 from psychocounsel.asking.language_model import LanguageModel
-from psychocounsel.evaluation.safety.settings import JUDGED_BY, READ_BY_ANSWERS, check_judges
+from psychocounsel.evaluation.safety.settings import JUDGED_BY, check_judges
 from psychocounsel.evaluation.stepped import SteppedEvaluation, models_of, outputs
 from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
 from psychocounsel.steps.course import Course, StepContext
 from psychocounsel.storage.files import with_noun
-
-_READ_BY_CONVERSATIONS = (
-    *("personas", "contestants", "client", "replies", "limit"),
-    *("evaluation.turns", "evaluation.transcripts"),
-)
-_READ_BY_FLOWS = ("judge", *(f"evaluation.{name}" for name in ("flow", "retries", "seed")))
 
 
 def _models(config: DictConfig, step: str) -> dict[str, list[LanguageModel]]:
@@ -62,11 +56,11 @@ class SessionEvaluation(SteppedEvaluation):
             "figures": "psychocounsel.evaluation.session.figures_step",
         },
         reads={
-            "conversations": _READ_BY_CONVERSATIONS,
-            "answers": READ_BY_ANSWERS,
-            "flows": _READ_BY_FLOWS,
-            "figures": (),
+            "conversations": ("personas", "contestants", "client", "replies", "limit"),
+            "answers": ("judge",),
+            "flows": ("judge",),
         },
+        group="evaluation",
         output=outputs(
             conversations="session_turns", answers="session_answers", flows="flow_answers", figures="figures"
         ),
@@ -78,12 +72,12 @@ class SessionEvaluation(SteppedEvaluation):
     )
 
     name: str = "session"
-    turns: int = option(12, at_least=1, at_most=1000)
-    rubric: str = "builtin:en"
-    transcripts: str | None = None
-    flow: str | None = None
-    retries: int = option(2, at_least=0, at_most=20)
-    seed: int = option(0, at_least=0, at_most=2**32 - 1)
+    turns: int = option(12, at_least=1, at_most=1000, step="conversations")
+    rubric: str = option("builtin:en", path=True, step="answers")
+    transcripts: str | None = option(None, path="watched", step="conversations")
+    flow: str | None = option(None, path="watched", step="flows")
+    retries: int = option(2, at_least=0, at_most=20, step=("answers", "flows"))
+    seed: int = option(0, at_least=0, at_most=2**32 - 1, step=("answers", "flows"))
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         from psychocounsel.evaluation.session.inputs import check_inputs

@@ -23,8 +23,6 @@ from psychocounsel.rundir.paths import EvaluationDir
 from psychocounsel.settings.schema import option
 from psychocounsel.steps.course import Course, StepContext
 
-_FIGURES = ("samples", "figures_seed", "experts", "max_control")
-
 
 @dataclass(kw_only=True)
 class WinRate(ComparingEvaluation):
@@ -53,9 +51,8 @@ class WinRate(ComparingEvaluation):
         reads={
             "replies": READ_BY_REPLIES,
             "verdicts": READ_BY_VERDICTS,
-            "controls": ("evaluation.controls",),
-            "statistics": tuple(f"evaluation.{name}" for name in _FIGURES),
         },
+        group="evaluation",
         output=outputs(replies="replies", verdicts="verdicts", controls="controls", statistics="figures"),
         models=models(replies=("contestants",), verdicts=("judge",), controls=("judge",)),
         sources=source_marks,
@@ -70,11 +67,11 @@ class WinRate(ComparingEvaluation):
     )
 
     name: str = "winrate"
-    controls: int = option(40, at_least=0)
-    max_control: float = option(0.1, at_least=0, at_most=1)
-    experts: list[str] = option([])
-    samples: int = option(1000, at_least=100, at_most=100_000)
-    figures_seed: int = option(0, at_least=0, at_most=2**32 - 1)
+    controls: int = option(40, at_least=0, step="controls")
+    max_control: float = option(0.1, at_least=0, at_most=1, step="statistics")
+    experts: list[str] = option([], path=True, step="statistics")
+    samples: int = option(1000, at_least=100, at_most=100_000, step="statistics")
+    figures_seed: int = option(0, at_least=0, at_most=2**32 - 1, step="statistics")
 
     def prepare(self, config: DictConfig, run_dir: Path) -> None:
         if len(set(config.contestants.settings)) < 2:
