@@ -1,7 +1,7 @@
 """Limits of data files: how long a row may be, and how much a compressed file may expand to.
 
-Files that are not compressed may have any size. A row of over 64 MB is a broken or hostile file. Texts rarely shrink to
-less than a tenth, so a compressed file of a hundredth is refused, but for short ones.
+A file that is not compressed may have any size. A row of over 64 MB means that a file is broken or hostile. Compression rarely
+makes texts ten times smaller, so a file that expands to over a hundred times its size is refused, unless the result is small.
 """
 
 import bz2
@@ -31,7 +31,7 @@ def most_expanded(file: Path) -> int:
 
 
 def expands(file: Path) -> UserError:
-    """Return the error that a compressed file expands too much."""
+    """Return the error for a compressed file that expands too much."""
     unpacked = "its table as .jsonl" if file.suffix.lower() == ".parquet" else "it unpacked"
     return UserError(
         f"{file}: its {readable_size(file.stat().st_size)} expand to more than {readable_size(most_expanded(file))}, which no "
@@ -40,7 +40,7 @@ def expands(file: Path) -> UserError:
 
 
 def too_long(file: Path, place: str) -> UserError:
-    """Return the error that a row is too long; `place`: where it stands in the file."""
+    """Return the error for a row that is too long; `place`: where it stands in the file."""
     return UserError(
         f"{file}: {place} has more than {readable_size(LONGEST_ROW)}, the limit of a row; shorten or remove it"
     )

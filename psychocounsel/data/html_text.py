@@ -19,7 +19,7 @@ def has_html(text: str) -> bool:
 
 
 def without_html(value: Any) -> Any:
-    """Return a text without tags and entities, each paragraph on a line of its own; in lists and objects every text."""
+    """Return a text without tags and entities, one paragraph a line. Texts inside lists and mappings are converted, too."""
     if isinstance(value, Mapping):
         return {name: without_html(part) for name, part in value.items()}
     if isinstance(value, list):

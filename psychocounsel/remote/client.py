@@ -95,7 +95,7 @@ class Client:
         most: int,
         ends: Callable[[], bool],
     ) -> Iterator[dict[int, tuple[str, T]]]:
-        """Like `answers`, but yield the addresses and results of a second together, by the places of their payloads.
+        """Like `answers`, but yield once a second what has arrived: for each payload's place, the address and the result.
 
         `most` limits the requests in progress at one address. A second may have no results. Once `ends()` is true, no
         further request starts. Results that arrived before an error are yielded before it is raised.

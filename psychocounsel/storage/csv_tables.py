@@ -15,9 +15,7 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]], line_end: st
     lines = list[str]()
     for row in (columns, *rows):
         line = io.StringIO()
-        csv.writer(line).writerow(
-            map(_no_formula, row)
-        )  # with its own line end, for which it quotes a lone \r in a cell
+        csv.writer(line).writerow(map(_no_formula, row))  # its own line end, \r\n, makes it quote a lone \r in a cell
         lines.append(line.getvalue().removesuffix("\r\n") + line_end)
     return "".join(lines)
 

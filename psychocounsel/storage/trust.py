@@ -1,4 +1,4 @@
-"""Trust in files: this user's and root's files that nobody else can write to, and those below folders named as trusted."""
+"""Trusted files: those of this user and of root that nobody else can write to, and those below folders that the user names."""
 
 import errno
 import os
@@ -23,7 +23,7 @@ def is_trusted(path: Path) -> bool:
 
 
 def belongs_to_others(status: os.stat_result) -> str:
-    """Return why another user could have written a file: its owner or its permissions; "" if none could."""
+    """Return the reason why another user could have written a file (its owner or permissions); an empty text if nobody could."""
     if status.st_uid not in (os.geteuid(), 0):  # root could write anything anyway
         return f"belongs to another user ({_name(status.st_uid)})"
     if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
