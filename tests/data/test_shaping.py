@@ -363,6 +363,8 @@ def test_a_list_that_is_no_list_of_replies_is_refused(answer: Any, tmp_path: Pat
         ("One<br>two<br/>three", "One\ntwo\nthree"),
         ('See <a href="x">this</a>, <B>now</B>.<!-- x --><script>y()</script>', "See this, now."),
         ("<ul><li>Rest</li><li>Walk</li></ul>", "Rest\n\nWalk"),
+        ("<p>One  <br> \n <br> two</p>", "One\n\ntwo"),
+        ("<p>You <!-- <script> --><style>p {}</style>miss <STYLE>b {}</style >her. <!-- and", "You miss her. <!-- and"),
         ("<think>She grieves.</think> I <3 that, 2 < 3 > 1 & AT&T; <s>", None),
         ("Step 1: &nope; <name>", None),
     ],
